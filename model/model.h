@@ -1,0 +1,93 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_MODEL_H_
+#define LION_MODEL_MODEL_H_
+
+// A model directory, loaded: what it is (ModelInfo), its tokenizer and its encoder.
+//
+//   ComputePool pool(ComputePool::Options{.num_threads = 2});
+//   ModelOptions options;
+//   options.directory = "demo/model";
+//   absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, &pool);
+//   if (!model.ok()) return model.status();   // one line naming the file, the field or tensor, and both shapes
+//   (*model)->encoder()->Encode(rows, absl::MakeSpan(results));
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/encoder.h"
+#include "model/tokenizer/tokenizer.h"
+#include "model/types.h"
+
+namespace lion {
+
+class ComputePool;  // model/compute_pool.h
+
+// PARALLEL is O(L^2): longer rows are refused in that mode.
+inline constexpr int64_t kMaxParallelTokens = 16384;
+
+// The choices of --parallel_max_tokens when it is measured.
+inline constexpr int kCrossoverChoices[] = {64, 128, 256, 512, 1024};
+
+struct ModelOptions {
+  std::string directory;
+  DType dtype = DType::kFloat32;  // the CPU has kFloat32 and kBFloat16; others are INVALID_ARGUMENT
+  int chunk_tokens = 0;           // C where a row names none; 0 = the device's constant; at most 128
+  int parallel_max_tokens = 0;    // the crossover; 0 = measured at load, out of kCrossoverChoices
+};
+
+// Everything that serving needs to know of a model. Immutable after Load.
+struct ModelInfo {
+  std::string version;           // first 12 hex digits of SHA-256 over config.json and the weight files
+  Variant variant = Variant::kLit;
+  std::string variant_name;      // "lion-s", ...
+  std::string input = "text";    // "text" | "image"
+  std::string device = "cpu";    // "cpu" | "cuda:N"
+  DType dtype = DType::kFloat32;
+  int64_t hidden_width = 0;      // E
+  int64_t embedding_width = 0;   // W: E, or what Dense makes of it
+  int64_t vocab_size = 0;        // ids are below it
+  int64_t type_vocab_size = 0;   // type ids are below it
+  int64_t max_positions = 0;     // the longest row; 0 = no limit of the model's own (no absolute positions)
+  bool embeds = true;
+  bool classifies = false;       // has classifier weights
+  bool multi_label = false;      // scores are sigmoids, else a softmax
+  std::vector<std::string> labels;
+  Pooling pooling = Pooling::kMean;  // the model's own
+  bool normalize = false;            // the pipeline has a Normalize module
+  int chunk_tokens = 0;              // C in force where a row names none
+  int parallel_max_tokens = 0;       // the crossover in force
+  std::vector<std::string> warnings;  // e.g. tensors that nothing uses; for the start-up log
+};
+
+// The form a row of L tokens takes: what was asked for, else PARALLEL up to the crossover and CHUNKED beyond it.
+ComputeMode ResolveMode(std::optional<ComputeMode> asked, int64_t num_tokens, int parallel_max_tokens);
+
+class Model {
+ public:
+  // Reads, checks and packs everything; measures the crossover if asked to. Takes seconds for a large model.
+  // pool runs the model's work and must outlive it; models of one process share one pool.
+  // Errors, each one line that names the file and what is wrong with it: NOT_FOUND (directory, config.json or weights
+  // missing), INVALID_ARGUMENT (a field, a missing or misshapen tensor with both shapes, a hostile header, an
+  // unsupported dtype).
+  static absl::StatusOr<std::unique_ptr<Model>> Load(const ModelOptions& options, ComputePool* pool);
+
+  virtual ~Model() = default;
+
+  virtual const ModelInfo& info() const = 0;
+
+  // Null where the directory has no tokenizer.json: text is then refused, ids work. Thread-safe.
+  virtual const Tokenizer* tokenizer() const = 0;
+
+  // Never null. See Encoder for its threads.
+  virtual Encoder* encoder() = 0;
+};
+
+}  // namespace lion
+
+#endif  // LION_MODEL_MODEL_H_

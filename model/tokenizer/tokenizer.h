@@ -1,0 +1,76 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_TOKENIZER_TOKENIZER_H_
+#define LION_MODEL_TOKENIZER_TOKENIZER_H_
+
+// Text to ids: the Hugging Face tokenizers crate, as a C++ class.
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/statusor.h"
+
+namespace lion {
+
+// Half open, in bytes of the UTF-8 text given (of the text of a pair that the token is from). Special tokens have 0, 0.
+struct ByteSpan {
+  uint32_t start = 0;
+  uint32_t end = 0;
+};
+
+struct Encoding {
+  std::vector<uint32_t> ids;
+  std::vector<uint32_t> type_ids;    // as many as ids
+  std::vector<ByteSpan> spans;       // as many as ids; empty unless asked for
+  std::vector<std::string> tokens;   // as many as ids; empty unless asked for
+  size_t untruncated_tokens = 0;     // ids.size() before truncation, special tokens included
+  bool truncated() const { return untruncated_tokens > ids.size(); }
+};
+
+// Which end goes when there are too many tokens. Special tokens are kept; a pair loses from the longer text first.
+enum class TruncationSide { kRight, kLeft };
+
+class Tokenizer {
+ public:
+  struct EncodeOptions {
+    // 0 = never truncate. A limit below the number of special tokens is INVALID_ARGUMENT.
+    size_t max_tokens = 0;
+    TruncationSide side = TruncationSide::kRight;
+    bool spans = false;
+    bool tokens = false;
+  };
+
+  // Reads a tokenizer.json. Truncation and padding that the file itself asks for are switched off: limits are the
+  // server's. Errors: NOT_FOUND, INVALID_ARGUMENT (naming the file and the crate's complaint).
+  static absl::StatusOr<std::unique_ptr<Tokenizer>> Open(const std::string& path);
+
+  ~Tokenizer();
+  Tokenizer(const Tokenizer&) = delete;
+  Tokenizer& operator=(const Tokenizer&) = delete;
+
+  // Encodes one text, or a pair, with the special tokens that the tokenizer adds. Text must be UTF-8; the empty text is
+  // valid and gives the special tokens alone (or no ids at all where there are none).
+  // Thread-safe, never blocks on another call, never throws; a panic inside the crate becomes INTERNAL.
+  absl::StatusOr<Encoding> Encode(std::string_view text, std::optional<std::string_view> pair,
+                                  const EncodeOptions& options) const;
+
+  // Ids are below this (added tokens included).
+  size_t vocab_size() const;
+
+  // How many special tokens are added to one text, and to a pair.
+  size_t num_special_tokens(bool pair) const;
+
+ private:
+  explicit Tokenizer(void* handle);
+  void* handle_;
+};
+
+}  // namespace lion
+
+#endif  // LION_MODEL_TOKENIZER_TOKENIZER_H_

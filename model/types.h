@@ -1,0 +1,47 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_TYPES_H_
+#define LION_MODEL_TYPES_H_
+
+// The small vocabulary shared by everything that computes or serves: variants, forms, pooling, precisions.
+
+#include <optional>
+#include <string_view>
+
+namespace lion {
+
+// How the decay a_t of the linear attention is made (docs/design.md, "The mathematics").
+enum class Variant {
+  kLit,  // a_t = 1
+  kD,    // a_t = sigmoid(alpha), one a head
+  kS,    // a_t = 1 - sigmoid(w . x_t + b), one a head and token
+};
+
+// The three exact forms of the attention. There is no "auto" here: whoever submits a row has resolved it
+// (ResolveMode in model/model.h).
+enum class ComputeMode { kParallel, kChunked, kRecurrent };
+
+// What a row's answer is made from.
+enum class Pooling {
+  kCls,     // row 0 of the last hidden states, then Dense
+  kMean,    // the mean over the row's tokens, special tokens included, then Dense
+  kTokens,  // the last hidden states themselves, never Dense
+};
+
+// The precision of the matrix products and their operands. Gates, decays, states, LayerNorm and sums are fp32 always.
+enum class DType { kFloat32, kBFloat16, kFloat16, kInt8, kFp8 };
+
+// Stable lower-case names, as flags, metrics and ListModels show them: "lion-s", "chunked", "mean", "bfloat16".
+std::string_view Name(Variant variant);
+std::string_view Name(ComputeMode mode);
+std::string_view Name(Pooling pooling);
+std::string_view Name(DType dtype);
+
+// The inverse of Name; nullopt for anything else ("auto" included).
+std::optional<ComputeMode> ParseComputeMode(std::string_view name);
+std::optional<DType> ParseDType(std::string_view name);
+
+}  // namespace lion
+
+#endif  // LION_MODEL_TYPES_H_

@@ -1,0 +1,75 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_METRICS_H_
+#define LION_SERVER_METRICS_H_
+
+// Every metric of the service, by one class: names, labels and buckets live in metrics.cc and nowhere else.
+//
+// Labels come from fixed sets: model names are those given to Create plus "unknown", codes are gRPC's, reasons and modes
+// are enums. Nothing a caller sends can become a label. All methods are thread-safe and never block for long.
+
+#include <memory>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "model/types.h"
+#include "server/served_model.h"
+
+namespace lion {
+
+enum class Rpc { kEmbed, kEmbedStream, kClassify, kClassifyStream, kTokenize, kListModels };
+enum class DropReason { kCancelled, kDeadline, kDrain };                                   // rows
+enum class RejectReason { kQueueFull, kDeadline, kMemory, kDraining, kUnauthenticated };  // calls
+
+std::string_view Name(Rpc rpc);  // "Embed", ...
+
+// "OK", "INVALID_ARGUMENT", ...: the label of a status code.
+std::string_view CodeName(absl::StatusCode code);
+
+class Metrics {
+ public:
+  static constexpr int kUnknownModel = -1;  // the label "unknown": no served model was reached
+
+  // models in the server's order; the index is what the methods below take.
+  explicit Metrics(const std::vector<ServedModel>& models);
+  ~Metrics();
+
+  // A call: Started when its handler begins, Ended just before Finish, whatever the outcome. A stream counts once.
+  void RpcStarted(Rpc rpc);
+  void RpcEnded(Rpc rpc, int model, absl::StatusCode code, absl::Duration duration);
+  void Rejected(RejectReason reason);
+
+  // A row's text turned into ids (one observation an input).
+  void Tokenized(int model, absl::Duration duration);
+
+  // Rows that wait: +1 / -1 with their tokens.
+  void QueueChanged(int model, int sequences, int64_t tokens);
+  // A row left the queue for the device.
+  void LeftQueue(int model, absl::Duration waited);
+  void Dropped(DropReason reason);
+  // A batch has run (failed ones too).
+  void BatchEnded(int model, int sequences, int64_t tokens, absl::Duration compute);
+  // A row's encoding has ended, listener or not.
+  void SequenceEnded(int model, ComputeMode mode, int64_t tokens);
+  void BadRow(int model);
+
+  // The Prometheus text of everything, as /metrics shows it (for tests and for logs at exit).
+  std::string TextForTest() const;
+
+  // Serves /metrics on "HOST:PORT" (port 0 = any) until destruction. Returns the real port. UNAVAILABLE naming the address
+  // if it cannot be bound.
+  absl::StatusOr<int> Listen(const std::string& address);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lion
+
+#endif  // LION_SERVER_METRICS_H_

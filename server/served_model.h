@@ -1,0 +1,27 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_SERVED_MODEL_H_
+#define LION_SERVER_SERVED_MODEL_H_
+
+// A model as the server sees it: a name, what it is, and what runs it. Tests put a fake encoder here.
+
+#include <string>
+
+#include "model/encoder.h"
+#include "model/model.h"
+#include "model/tokenizer/tokenizer.h"
+
+namespace lion {
+
+struct ServedModel {
+  std::string name;                      // matches [A-Za-z0-9._-]{1,64}, unique, not "unknown"
+  ModelInfo info;
+  const Tokenizer* tokenizer = nullptr;  // borrowed; null = no text
+  Encoder* encoder = nullptr;            // borrowed, never null
+  int64_t max_sequence_tokens = 0;       // the flag, or less where positions are absolute
+};
+
+}  // namespace lion
+
+#endif  // LION_SERVER_SERVED_MODEL_H_

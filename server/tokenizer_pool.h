@@ -1,0 +1,39 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_TOKENIZER_POOL_H_
+#define LION_SERVER_TOKENIZER_POOL_H_
+
+// Threads that turn text into ids, so that gRPC's own threads never do.
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+#include "absl/status/status.h"
+
+namespace lion {
+
+class TokenizerPool {
+ public:
+  struct Options {
+    int num_threads = 1;
+    int64_t max_pending_bytes = int64_t{256} << 20;  // text that waits or is being tokenized
+  };
+
+  explicit TokenizerPool(const Options& options);
+  ~TokenizerPool();  // runs what was taken, then ends
+
+  // Runs work on a pool thread, first come first served. bytes is the text it holds. RESOURCE_EXHAUSTED naming the limit if
+  // the bytes do not fit now (work is not called); a single piece larger than the limit is taken when nothing else is
+  // pending. Thread-safe, never blocks. work must not throw.
+  absl::Status Submit(int64_t bytes, std::function<void()> work);
+
+ private:
+  struct Impl;
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lion
+
+#endif  // LION_SERVER_TOKENIZER_POOL_H_
