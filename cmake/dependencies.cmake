@@ -4,7 +4,7 @@
 # What comes from outside. Debian 12 carries all of it but LibTorch, which is the torch wheel (./dev setup installs both).
 find_package(Threads REQUIRED)
 find_package(absl CONFIG REQUIRED)
-find_package(Protobuf CONFIG REQUIRED)
+find_package(Protobuf REQUIRED)  # Debian 12 ships no CONFIG file for protobuf 3.21
 find_package(gRPC CONFIG REQUIRED)
 find_package(prometheus-cpp CONFIG REQUIRED)
 find_package(nlohmann_json CONFIG REQUIRED)
