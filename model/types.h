@@ -7,7 +7,8 @@
 // The small vocabulary shared by everything that computes or serves: variants, forms, pooling, precisions.
 
 #include <optional>
-#include <string_view>
+
+#include "absl/strings/string_view.h"
 
 namespace lion {
 
@@ -33,14 +34,14 @@ enum class Pooling {
 enum class DType { kFloat32, kBFloat16, kFloat16, kInt8, kFp8 };
 
 // Stable lower-case names, as flags, metrics and ListModels show them: "lion-s", "chunked", "mean", "bfloat16".
-std::string_view Name(Variant variant);
-std::string_view Name(ComputeMode mode);
-std::string_view Name(Pooling pooling);
-std::string_view Name(DType dtype);
+absl::string_view Name(Variant variant);
+absl::string_view Name(ComputeMode mode);
+absl::string_view Name(Pooling pooling);
+absl::string_view Name(DType dtype);
 
 // The inverse of Name; nullopt for anything else ("auto" included).
-std::optional<ComputeMode> ParseComputeMode(std::string_view name);
-std::optional<DType> ParseDType(std::string_view name);
+std::optional<ComputeMode> ParseComputeMode(absl::string_view name);
+std::optional<DType> ParseDType(absl::string_view name);
 
 }  // namespace lion
 
