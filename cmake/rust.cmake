@@ -6,11 +6,12 @@ find_program(LION_CARGO cargo REQUIRED)
 set(LION_RUST_DIR ${CMAKE_SOURCE_DIR}/model/rust)
 set(LION_RUST_TARGET ${CMAKE_SOURCE_DIR}/build/rust)
 set(LION_RUST_LIB ${LION_RUST_TARGET}/release/liblion_hf.a)
+file(GLOB LION_RUST_SOURCES CONFIGURE_DEPENDS ${LION_RUST_DIR}/src/*.rs)
 add_custom_command(
   OUTPUT ${LION_RUST_LIB}
   COMMAND ${LION_CARGO} build --quiet --release --locked --manifest-path ${LION_RUST_DIR}/Cargo.toml
           --target-dir ${LION_RUST_TARGET}
-  DEPENDS ${LION_RUST_DIR}/Cargo.toml ${LION_RUST_DIR}/Cargo.lock ${LION_RUST_DIR}/src/lib.rs
+  DEPENDS ${LION_RUST_DIR}/Cargo.toml ${LION_RUST_DIR}/Cargo.lock ${LION_RUST_SOURCES}
   COMMENT "cargo build: tokenizers and safetensors"
   VERBATIM)
 add_custom_target(lion_hf_build DEPENDS ${LION_RUST_LIB})
