@@ -6,8 +6,10 @@
 
 // Every metric of the service, by one class: names, labels and buckets live in metrics.cc and nowhere else.
 //
-// Labels come from fixed sets: model names are those given to Create plus "unknown", codes are gRPC's, reasons and modes
-// are enums. Nothing a caller sends can become a label. All methods are thread-safe and never block for long.
+// Labels come from fixed sets: model names are those given to Create plus "unknown", codes are gRPC's, reasons and
+// modes are enums. Nothing a caller sends can become a label. All methods are thread-safe and never block for long.
+// What has few label values stands at 0 from the start; lion_rpc_requests_total and lion_rpc_duration_seconds begin
+// with the first call of their kind. Negative durations (the clock was set back) count as 0.
 
 #include <memory>
 #include <string>
@@ -23,10 +25,10 @@
 namespace lion {
 
 enum class Rpc { kEmbed, kEmbedStream, kClassify, kClassifyStream, kTokenize, kListModels };
-enum class DropReason { kCancelled, kDeadline, kDrain };                                   // rows
+enum class DropReason { kCancelled, kDeadline, kDrain };                                  // rows
 enum class RejectReason { kQueueFull, kDeadline, kMemory, kDraining, kUnauthenticated };  // calls
 
-std::string_view Name(Rpc rpc);  // "Embed", ...
+std::string_view Name(Rpc rpc);  // "Embed", ...: the label
 
 // "OK", "INVALID_ARGUMENT", ...: the label of a status code.
 std::string_view CodeName(absl::StatusCode code);
@@ -35,9 +37,10 @@ class Metrics {
  public:
   static constexpr int kUnknownModel = -1;  // the label "unknown": no served model was reached
 
-  // models in the server's order; the index is what the methods below take.
+  // models in the server's order; the index is what the methods below take, and must be one of theirs (only RpcEnded
+  // takes kUnknownModel). Nothing of models is kept.
   explicit Metrics(const std::vector<ServedModel>& models);
-  ~Metrics();
+  ~Metrics();  // ends Listen first; no other call may be in progress
 
   // A call: Started when its handler begins, Ended just before Finish, whatever the outcome. A stream counts once.
   void RpcStarted(Rpc rpc);
@@ -54,15 +57,16 @@ class Metrics {
   void Dropped(DropReason reason);
   // A batch has run (failed ones too).
   void BatchEnded(int model, int sequences, int64_t tokens, absl::Duration compute);
-  // A row's encoding has ended, listener or not.
+  // A row's encoding has ended, listener or not, its values finite or not. Not for rows of a batch that failed.
   void SequenceEnded(int model, ComputeMode mode, int64_t tokens);
   void BadRow(int model);
 
   // The Prometheus text of everything, as /metrics shows it (for tests and for logs at exit).
   std::string TextForTest() const;
 
-  // Serves /metrics on "HOST:PORT" (port 0 = any) until destruction. Returns the real port. UNAVAILABLE naming the address
-  // if it cannot be bound.
+  // Serves /metrics on "HOST:PORT" or "[IPV6]:PORT" (port 0 = any) until destruction. Returns the real port.
+  // UNAVAILABLE naming the address if it cannot be bound or another socket listens there; INVALID_ARGUMENT if it is no
+  // address; FAILED_PRECONDITION the second time. Call it from one thread.
   absl::StatusOr<int> Listen(const std::string& address);
 
  private:

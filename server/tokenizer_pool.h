@@ -17,16 +17,18 @@ namespace lion {
 class TokenizerPool {
  public:
   struct Options {
-    int num_threads = 1;
+    int num_threads = 1;                             // below 1 counts as 1
     int64_t max_pending_bytes = int64_t{256} << 20;  // text that waits or is being tokenized
   };
 
   explicit TokenizerPool(const Options& options);
-  ~TokenizerPool();  // runs what was taken, then ends
+  // Runs what was taken, then ends. Not from work; no Submit may be in progress but those of work, which are run too.
+  ~TokenizerPool();
 
-  // Runs work on a pool thread, first come first served. bytes is the text it holds. RESOURCE_EXHAUSTED naming the limit if
-  // the bytes do not fit now (work is not called); a single piece larger than the limit is taken when nothing else is
-  // pending. Thread-safe, never blocks. work must not throw.
+  // Runs work on a pool thread, first come first served. bytes is the text it holds. RESOURCE_EXHAUSTED naming the
+  // limit if the bytes do not fit now (work is not called); a single piece larger than the limit is taken when nothing
+  // else is pending. Thread-safe, never blocks. work must not throw; it may call Submit. bytes below 0 counts as 0. Its
+  // bytes are free again once work has returned and been destroyed.
   absl::Status Submit(int64_t bytes, std::function<void()> work);
 
  private:

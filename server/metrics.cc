@@ -1,0 +1,394 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "server/metrics.h"
+
+#include <netdb.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <exception>
+#include <iterator>
+#include <set>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "prometheus/collectable.h"
+#include "prometheus/counter.h"
+#include "prometheus/exposer.h"
+#include "prometheus/family.h"
+#include "prometheus/gauge.h"
+#include "prometheus/histogram.h"
+#include "prometheus/registry.h"
+#include "prometheus/text_serializer.h"
+#include "server/build_info.h"
+#include "server/process_stats.h"
+
+namespace lion {
+namespace {
+
+using prometheus::Counter;
+using prometheus::Gauge;
+using prometheus::Histogram;
+using prometheus::Labels;
+
+// Label values, each table in the order of its enum.
+constexpr std::string_view kRpcNames[] = {"Embed",          "EmbedStream", "Classify",
+                                          "ClassifyStream", "Tokenize",    "ListModels"};
+constexpr std::string_view kDropReasons[] = {"cancelled", "deadline", "drain"};
+constexpr std::string_view kRejectReasons[] = {"queue_full", "deadline", "memory", "draining", "unauthenticated"};
+constexpr std::string_view kCodeNames[] = {
+    "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
+    "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
+    "ABORTED",   "OUT_OF_RANGE",   "UNIMPLEMENTED",     "INTERNAL",           "UNAVAILABLE",
+    "DATA_LOSS", "UNAUTHENTICATED"};
+constexpr ComputeMode kModes[] = {ComputeMode::kParallel, ComputeMode::kChunked, ComputeMode::kRecurrent};
+
+constexpr size_t kNumRpcs = std::size(kRpcNames);
+constexpr size_t kNumCodes = std::size(kCodeNames);
+static_assert(kNumRpcs == static_cast<size_t>(Rpc::kListModels) + 1);
+static_assert(std::size(kDropReasons) == static_cast<size_t>(DropReason::kDrain) + 1);
+static_assert(std::size(kRejectReasons) == static_cast<size_t>(RejectReason::kUnauthenticated) + 1);
+static_assert(kNumCodes == static_cast<size_t>(absl::StatusCode::kUnauthenticated) + 1);
+
+template <typename Enum>
+constexpr size_t Index(Enum value) {
+  return static_cast<size_t>(value);
+}
+
+// From half a millisecond, a short text on a GPU, to a minute, a very long document on a CPU.
+const Histogram::BucketBoundaries& DurationBuckets() {
+  static const auto* buckets = new Histogram::BucketBoundaries{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1,
+                                                               0.25,   0.5,   1,      2.5,   5,    10,    30,   60};
+  return *buckets;
+}
+
+// 1, 2, 4 … 2^last.
+Histogram::BucketBoundaries PowersOfTwo(int last) {
+  Histogram::BucketBoundaries buckets;
+  for (int power = 0; power <= last; ++power) buckets.push_back(std::ldexp(1.0, power));
+  return buckets;
+}
+
+double Seconds(absl::Duration d) { return absl::ToDoubleSeconds(std::max(d, absl::ZeroDuration())); }
+
+size_t CodeIndex(absl::StatusCode code) {
+  const size_t index = static_cast<size_t>(code);
+  return index < kNumCodes ? index : static_cast<size_t>(absl::StatusCode::kUnknown);
+}
+
+// What is read when somebody asks: process_* by the names that all Prometheus clients use, and the device's memory.
+class ScrapedMetrics : public prometheus::Collectable {
+ public:
+  explicit ScrapedMetrics(std::set<std::string> devices) : devices_(std::move(devices)) {}
+
+  std::vector<prometheus::MetricFamily> Collect() const override {
+    using prometheus::MetricType;
+    const ProcessStats stats = ReadProcessStats();
+    std::vector<prometheus::MetricFamily> families;
+    auto add = [&families](const char* name, const char* help, MetricType type, std::optional<double> value) {
+      if (!value.has_value()) return;
+      families.push_back({name, help, type, {Sample(type, *value)}});
+    };
+    add("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", MetricType::Counter,
+        stats.cpu_seconds);
+    add("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", MetricType::Gauge,
+        stats.start_time_seconds);
+    add("process_resident_memory_bytes", "Resident memory size in bytes.", MetricType::Gauge,
+        stats.resident_memory_bytes);
+    add("process_virtual_memory_bytes", "Virtual memory size in bytes.", MetricType::Gauge, stats.virtual_memory_bytes);
+    add("process_open_fds", "Number of open file descriptors.", MetricType::Gauge, stats.open_fds);
+    add("process_max_fds", "Maximum number of open file descriptors.", MetricType::Gauge, stats.max_fds);
+
+    prometheus::MetricFamily memory{"lion_device_memory_bytes",
+                                    "Memory of a device: used (on the cpu, by this process) and total.",
+                                    MetricType::Gauge,
+                                    {}};
+    auto add_memory = [&memory](const std::string& device, const char* kind, std::optional<double> value) {
+      if (!value.has_value()) return;
+      prometheus::ClientMetric sample = Sample(MetricType::Gauge, *value);
+      sample.label = {{"device", device}, {"kind", kind}};
+      memory.metric.push_back(std::move(sample));
+    };
+    if (devices_.count("cpu") > 0) {
+      add_memory("cpu", "used", stats.resident_memory_bytes);
+      add_memory("cpu", "total", stats.physical_memory_bytes);
+    }
+    if (!memory.metric.empty()) families.push_back(std::move(memory));
+    return families;
+  }
+
+ private:
+  static prometheus::ClientMetric Sample(prometheus::MetricType type, double value) {
+    prometheus::ClientMetric sample;
+    (type == prometheus::MetricType::Counter ? sample.counter.value : sample.gauge.value) = value;
+    return sample;
+  }
+
+  const std::set<std::string> devices_;
+};
+
+// HOST:PORT as numbers, once a socket could listen there; an error in words otherwise. prometheus-cpp tells neither why
+// it cannot bind nor where, and would take several addresses in one string.
+absl::StatusOr<std::string> CheckedAddress(const std::string& address) {
+  const size_t colon = address.rfind(':');
+  std::string host = address.substr(0, colon);
+  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
+    host = host.substr(1, host.size() - 2);
+  } else if (absl::StrContains(host, ':')) {
+    host.clear();
+  }
+  int port = -1;
+  if (colon == std::string::npos || host.empty() || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 ||
+      port > 65535) {
+    return absl::InvalidArgumentError(absl::StrCat("metrics address '", address, "' is not HOST:PORT or [IPV6]:PORT"));
+  }
+  const std::string unavailable = absl::StrCat("metrics: cannot listen on ", address, ": ");
+  addrinfo hints = {};
+  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
+  hints.ai_socktype = SOCK_STREAM;
+  addrinfo* found = nullptr;
+  if (const int error = getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found); error != 0) {
+    return absl::UnavailableError(absl::StrCat(unavailable, gai_strerror(error)));
+  }
+  char numeric[NI_MAXHOST] = {};
+  const int named =
+      getnameinfo(found->ai_addr, found->ai_addrlen, numeric, sizeof(numeric), nullptr, 0, NI_NUMERICHOST);
+  const int family = found->ai_family;
+  int failure = 0;
+  const int probe = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int on = 1;
+  if (probe < 0 || setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
+      bind(probe, found->ai_addr, found->ai_addrlen) != 0 || listen(probe, 1) != 0) {
+    failure = errno;
+  }
+  if (probe >= 0) close(probe);
+  freeaddrinfo(found);
+  if (failure != 0) return absl::UnavailableError(absl::StrCat(unavailable, std::strerror(failure)));
+  if (named != 0) return absl::UnavailableError(absl::StrCat(unavailable, gai_strerror(named)));
+  return family == AF_INET6 ? absl::StrCat("[", numeric, "]:", port) : absl::StrCat(numeric, ":", port);
+}
+
+}  // namespace
+
+std::string_view Name(Rpc rpc) { return kRpcNames[Index(rpc)]; }
+
+std::string_view CodeName(absl::StatusCode code) { return kCodeNames[CodeIndex(code)]; }
+
+struct Metrics::Impl {
+  // The series of one served model, found once: the hot path looks nothing up.
+  struct PerModel {
+    Counter* sequences[std::size(kModes)];
+    Counter* tokens[std::size(kModes)];
+    Histogram* sequence_tokens;
+    Gauge* queue_sequences;
+    Gauge* queue_tokens;
+    Histogram* queue_duration;
+    Histogram* tokenize_duration;
+    Histogram* compute_duration;
+    Histogram* batch_tokens;
+    Histogram* batch_sequences;
+    Counter* bad_rows;
+  };
+
+  explicit Impl(const std::vector<ServedModel>& models);
+
+  prometheus::Family<Counter>& CounterFamily(const char* name, const char* help) {
+    return prometheus::BuildCounter().Name(name).Help(help).Register(*registry);
+  }
+  prometheus::Family<Gauge>& GaugeFamily(const char* name, const char* help) {
+    return prometheus::BuildGauge().Name(name).Help(help).Register(*registry);
+  }
+  prometheus::Family<Histogram>& HistogramFamily(const char* name, const char* help) {
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry);
+  }
+
+  // Series that begin with their first call: rpc × model (the last is "unknown"), and × code.
+  size_t CallIndex(Rpc rpc, int model) const {
+    const bool known = model >= 0 && model < static_cast<int>(per_model.size());
+    return Index(rpc) * model_labels.size() + (known ? static_cast<size_t>(model) : per_model.size());
+  }
+  Labels CallLabels(Rpc rpc, int model) const {
+    return {{"rpc", std::string(Name(rpc))}, {"model", model_labels[CallIndex(rpc, model) % model_labels.size()]}};
+  }
+  Counter& Requests(Rpc rpc, int model, absl::StatusCode code);
+  Histogram& CallDuration(Rpc rpc, int model);
+
+  const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
+  std::shared_ptr<ScrapedMetrics> scraped;
+  std::vector<std::string> model_labels;  // the served names, then "unknown"
+  std::vector<PerModel> per_model;
+  prometheus::Family<Counter>* requests_family;
+  prometheus::Family<Histogram>* call_duration_family;
+  std::vector<std::atomic<Counter*>> requests;
+  std::vector<std::atomic<Histogram*>> call_durations;
+  Gauge* in_flight[kNumRpcs];
+  Counter* rejected[std::size(kRejectReasons)];
+  Counter* dropped[std::size(kDropReasons)];
+  std::unique_ptr<prometheus::Exposer> exposer;  // last: its threads end before what they read is gone
+};
+
+Metrics::Impl::Impl(const std::vector<ServedModel>& models)
+    : requests(kNumRpcs * (models.size() + 1) * kNumCodes), call_durations(kNumRpcs * (models.size() + 1)) {
+  requests_family = &CounterFamily("lion_rpc_requests_total", "Calls that have ended, by status code.");
+  call_duration_family =
+      &HistogramFamily("lion_rpc_duration_seconds", "From a call's begin to its end, whatever the outcome.");
+  auto& in_flight_family = GaugeFamily("lion_rpc_in_flight", "Calls that have begun and not ended.");
+  auto& sequences = CounterFamily("lion_sequences_total", "Sequences encoded, by the form that was run.");
+  auto& tokens = CounterFamily("lion_tokens_total", "Tokens encoded, as run, by the form that was run.");
+  auto& sequence_tokens = HistogramFamily("lion_sequence_tokens", "Tokens of a sequence encoded.");
+  auto& queue_sequences = GaugeFamily("lion_queue_sequences", "Sequences that wait for the device.");
+  auto& queue_tokens = GaugeFamily("lion_queue_tokens", "Tokens of the sequences that wait for the device.");
+  auto& queue_duration =
+      HistogramFamily("lion_queue_duration_seconds", "How long a sequence waited before it left for the device.");
+  auto& tokenize_duration = HistogramFamily("lion_tokenize_duration_seconds", "Turning one input's text into ids.");
+  auto& compute_duration = HistogramFamily("lion_compute_duration_seconds", "Running one batch on the device.");
+  auto& batch_tokens = HistogramFamily("lion_batch_tokens", "Tokens of a batch.");
+  auto& batch_sequences = HistogramFamily("lion_batch_sequences", "Sequences of a batch.");
+  auto& rejected_family = CounterFamily("lion_rejected_total", "Calls refused before any work, by reason.");
+  auto& dropped_family = CounterFamily("lion_dropped_total", "Sequences taken and then dropped unrun, by reason.");
+  auto& bad_rows = CounterFamily("lion_bad_rows_total", "Sequences whose answer held NaN or infinity.");
+  auto& model_info = GaugeFamily("lion_model_info", "1 for each replica of a served model.");
+  auto& build_info = GaugeFamily("lion_build_info", "1, with what this server was built from.");
+
+  for (size_t rpc = 0; rpc < kNumRpcs; ++rpc)
+    in_flight[rpc] = &in_flight_family.Add({{"rpc", std::string(kRpcNames[rpc])}});
+  for (size_t reason = 0; reason < std::size(kRejectReasons); ++reason) {
+    rejected[reason] = &rejected_family.Add({{"reason", std::string(kRejectReasons[reason])}});
+  }
+  for (size_t reason = 0; reason < std::size(kDropReasons); ++reason) {
+    dropped[reason] = &dropped_family.Add({{"reason", std::string(kDropReasons[reason])}});
+  }
+
+  const Histogram::BucketBoundaries token_buckets = PowersOfTwo(24);
+  const Histogram::BucketBoundaries batch_sequence_buckets = PowersOfTwo(12);
+  std::set<std::string> devices;
+  for (const ServedModel& model : models) {
+    const Labels labels = {{"model", model.name}};
+    PerModel& series = per_model.emplace_back();
+    for (size_t mode = 0; mode < std::size(kModes); ++mode) {
+      const Labels mode_labels = {{"model", model.name}, {"mode", std::string(Name(kModes[mode]))}};
+      series.sequences[mode] = &sequences.Add(mode_labels);
+      series.tokens[mode] = &tokens.Add(mode_labels);
+    }
+    series.sequence_tokens = &sequence_tokens.Add(labels, token_buckets);
+    series.queue_sequences = &queue_sequences.Add(labels);
+    series.queue_tokens = &queue_tokens.Add(labels);
+    series.queue_duration = &queue_duration.Add(labels, DurationBuckets());
+    series.tokenize_duration = &tokenize_duration.Add(labels, DurationBuckets());
+    series.compute_duration = &compute_duration.Add(labels, DurationBuckets());
+    series.batch_tokens = &batch_tokens.Add(labels, token_buckets);
+    series.batch_sequences = &batch_sequences.Add(labels, batch_sequence_buckets);
+    series.bad_rows = &bad_rows.Add(labels);
+    model_info
+        .Add({{"model", model.name},
+              {"version", model.info.version},
+              {"variant", model.info.variant_name},
+              {"dtype", std::string(Name(model.info.dtype))},
+              {"device", model.info.device}})
+        .Set(1);
+    model_labels.push_back(model.name);
+    devices.insert(model.info.device);
+  }
+  model_labels.push_back("unknown");
+  build_info.Add({{"version", std::string(BuildVersion())}, {"commit", std::string(BuildCommit())}}).Set(1);
+  scraped = std::make_shared<ScrapedMetrics>(std::move(devices));
+}
+
+Counter& Metrics::Impl::Requests(Rpc rpc, int model, absl::StatusCode code) {
+  std::atomic<Counter*>& cached = requests[CallIndex(rpc, model) * kNumCodes + CodeIndex(code)];
+  Counter* series = cached.load(std::memory_order_acquire);
+  if (series == nullptr) {
+    Labels labels = CallLabels(rpc, model);
+    labels["code"] = std::string(CodeName(code));
+    series = &requests_family->Add(labels);  // two threads at once get the same one
+    cached.store(series, std::memory_order_release);
+  }
+  return *series;
+}
+
+Histogram& Metrics::Impl::CallDuration(Rpc rpc, int model) {
+  std::atomic<Histogram*>& cached = call_durations[CallIndex(rpc, model)];
+  Histogram* series = cached.load(std::memory_order_acquire);
+  if (series == nullptr) {
+    series = &call_duration_family->Add(CallLabels(rpc, model), DurationBuckets());
+    cached.store(series, std::memory_order_release);
+  }
+  return *series;
+}
+
+Metrics::Metrics(const std::vector<ServedModel>& models) : impl_(std::make_unique<Impl>(models)) {}
+Metrics::~Metrics() = default;
+
+void Metrics::RpcStarted(Rpc rpc) { impl_->in_flight[Index(rpc)]->Increment(); }
+
+void Metrics::RpcEnded(Rpc rpc, int model, absl::StatusCode code, absl::Duration duration) {
+  impl_->Requests(rpc, model, code).Increment();
+  impl_->CallDuration(rpc, model).Observe(Seconds(duration));
+  impl_->in_flight[Index(rpc)]->Decrement();
+}
+
+void Metrics::Rejected(RejectReason reason) { impl_->rejected[Index(reason)]->Increment(); }
+
+void Metrics::Tokenized(int model, absl::Duration duration) {
+  impl_->per_model[model].tokenize_duration->Observe(Seconds(duration));
+}
+
+void Metrics::QueueChanged(int model, int sequences, int64_t tokens) {
+  impl_->per_model[model].queue_sequences->Increment(sequences);
+  impl_->per_model[model].queue_tokens->Increment(static_cast<double>(tokens));
+}
+
+void Metrics::LeftQueue(int model, absl::Duration waited) {
+  impl_->per_model[model].queue_duration->Observe(Seconds(waited));
+}
+
+void Metrics::Dropped(DropReason reason) { impl_->dropped[Index(reason)]->Increment(); }
+
+void Metrics::BatchEnded(int model, int sequences, int64_t tokens, absl::Duration compute) {
+  const Impl::PerModel& series = impl_->per_model[model];
+  series.compute_duration->Observe(Seconds(compute));
+  series.batch_tokens->Observe(static_cast<double>(tokens));
+  series.batch_sequences->Observe(sequences);
+}
+
+void Metrics::SequenceEnded(int model, ComputeMode mode, int64_t tokens) {
+  const Impl::PerModel& series = impl_->per_model[model];
+  series.sequences[Index(mode)]->Increment();
+  series.tokens[Index(mode)]->Increment(static_cast<double>(tokens));
+  series.sequence_tokens->Observe(static_cast<double>(tokens));
+}
+
+void Metrics::BadRow(int model) { impl_->per_model[model].bad_rows->Increment(); }
+
+std::string Metrics::TextForTest() const {
+  std::vector<prometheus::MetricFamily> families = impl_->registry->Collect();
+  for (prometheus::MetricFamily& family : impl_->scraped->Collect()) families.push_back(std::move(family));
+  return prometheus::TextSerializer().Serialize(families);
+}
+
+absl::StatusOr<int> Metrics::Listen(const std::string& address) {
+  if (impl_->exposer != nullptr) return absl::FailedPreconditionError("metrics: already listening");
+  absl::StatusOr<std::string> checked = CheckedAddress(address);
+  if (!checked.ok()) return checked.status();
+  try {
+    auto exposer = std::make_unique<prometheus::Exposer>(*checked);
+    exposer->RegisterCollectable(impl_->registry);
+    exposer->RegisterCollectable(impl_->scraped);
+    const std::vector<int> ports = exposer->GetListeningPorts();
+    if (ports.size() != 1) return absl::UnavailableError(absl::StrCat("metrics: cannot listen on ", address));
+    impl_->exposer = std::move(exposer);
+    return ports[0];
+  } catch (const std::exception& e) {  // whatever the check did not foresee, another process between the two included
+    return absl::UnavailableError(absl::StrCat("metrics: cannot listen on ", address, ": ", e.what()));
+  }
+}
+
+}  // namespace lion
