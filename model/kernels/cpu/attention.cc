@@ -1,0 +1,433 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/kernels/cpu/attention.h"
+
+#include <algorithm>
+
+// SSE4 (the baseline), AVX2 and AVX-512 are enough: what lies between them has the same vectors.
+#define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
+#undef HWY_TARGET_INCLUDE
+#define HWY_TARGET_INCLUDE "model/kernels/cpu/attention.cc"
+#include "hwy/foreach_target.h"  // IWYU pragma: keep
+#include "hwy/highway.h"
+//
+#include "hwy/contrib/math/math-inl.h"
+#include "model/kernels/cpu/gemm-inl.h"
+
+HWY_BEFORE_NAMESPACE();
+namespace lion {
+namespace HWY_NAMESPACE {
+
+
+constexpr int kBlock = kAttentionBlock;
+
+// y[0, n) = exp(x[0, n)) in whole vectors: both have room for n rounded up to kPad.
+HWY_ATTR void ExpAll(const float* x, int64_t n, float* y) {
+  const F32 d;
+  for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(d))) hn::StoreU(hn::Exp(d, hn::LoadU(d, x + i)), d, y + i);
+}
+
+// row[j] *= f * g[j] for j in [0, n), whole vectors.
+HWY_ATTR void ScaleRow(float* row, float f, const float* g, int64_t n) {
+  const F32 d;
+  const V scale = hn::Set(d, f);
+  for (int64_t j = 0; j < n; j += static_cast<int64_t>(hn::Lanes(d))) {
+    hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Mul(scale, hn::LoadU(d, g + j))), d, row + j);
+  }
+}
+
+HWY_ATTR void ScaleAll(float* x, float f, int64_t n) {
+  const F32 d;
+  const V scale = hn::Set(d, f);
+  for (int64_t j = 0; j < n; j += static_cast<int64_t>(hn::Lanes(d))) hn::StoreU(hn::Mul(hn::LoadU(d, x + j), scale), d, x + j);
+}
+
+HWY_ATTR void LoadVector(const AttentionParams& p, const void* base, int64_t t, float* dst, int width) {
+  const F32 d;
+  const int N = static_cast<int>(hn::Lanes(d));
+  int e = 0;
+  if (p.bfloat16) {
+    const hn::Rebind<hwy::bfloat16_t, F32> d16;
+    const uint16_t* src = static_cast<const uint16_t*>(base) + t * p.stride;
+    for (; e + N <= p.D; e += N) {
+      hn::StoreU(hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::bfloat16_t*>(src + e))), d, dst + e);
+    }
+    for (; e < p.D; ++e) {
+      const uint32_t bits = static_cast<uint32_t>(src[e]) << 16;
+      hwy::CopyBytes<4>(&bits, dst + e);
+    }
+  } else {
+    const float* src = static_cast<const float*>(base) + t * p.stride;
+    for (; e + N <= p.D; e += N) hn::StoreU(hn::LoadU(d, src + e), d, dst + e);
+    for (; e < p.D; ++e) dst[e] = src[e];
+  }
+  for (; e < width; ++e) dst[e] = 0;
+}
+
+// The decays of one block of n <= 64 tokens, with everything that the forms take from them.
+// Sums are made in fp64 and kept as a float and its remainder: differences then lose nothing, however many gates close.
+struct BlockDecays {
+  alignas(64) float c[kBlock];         // sum of log a over [start, i), and its remainder
+  alignas(64) float c_rest[kBlock];
+  alignas(64) float d[kBlock];         // sum of log a over [start, i], and its remainder
+  alignas(64) float d_rest[kBlock];
+  alignas(64) float pre[kBlock];       // prod of a over [start, i):  what q_i sees of a state at the block's start
+  alignas(64) float suf[kBlock];       // prod of a over [j, end):    what k_j leaves in a state at the block's end
+  alignas(64) float back_pre[kBlock];  // prod of a over [start, j]:  what k_j leaves in a state at the start, backward
+  alignas(64) float back_suf[kBlock];  // prod of a over (i, end):    what q_i sees of a state at the end, backward
+  float all = 1;                       // prod of a over the block
+};
+
+HWY_ATTR void MakeDecays(const AttentionParams& p, int64_t start, int n, BlockDecays& out) {
+  if (p.log_a == nullptr) {
+    for (float* x : {out.pre, out.suf, out.back_pre, out.back_suf}) std::fill(x, x + kBlock, 1.f);
+    out.all = 1;
+    return;
+  }
+  double c[kBlock + 1] = {0};
+  for (int i = 0; i < n; ++i) c[i + 1] = c[i] + static_cast<double>(p.log_a[(start + i) * p.log_a_stride]);
+  alignas(64) float to_end_from[kBlock];
+  alignas(64) float to_end_after[kBlock];
+  for (int i = 0; i < kBlock; ++i) {
+    const double before = c[std::min(i, n)];
+    const double through = c[std::min(i + 1, n)];
+    out.c[i] = static_cast<float>(before);
+    out.c_rest[i] = static_cast<float>(before - static_cast<double>(out.c[i]));
+    out.d[i] = static_cast<float>(through);
+    out.d_rest[i] = static_cast<float>(through - static_cast<double>(out.d[i]));
+    to_end_from[i] = static_cast<float>(c[n] - before);
+    to_end_after[i] = static_cast<float>(c[n] - through);
+  }
+  ExpAll(out.c, kBlock, out.pre);
+  ExpAll(out.d, kBlock, out.back_pre);
+  ExpAll(to_end_from, kBlock, out.suf);
+  ExpAll(to_end_after, kBlock, out.back_suf);
+  out.all = out.back_pre[n - 1];
+}
+
+// scores (n x n, rows kBlock apart) *= scale * M inside one block.
+HWY_ATTR void MaskDiagonal(const AttentionParams& p, const BlockDecays& decays, int n, float* scores) {
+  const F32 d;
+  const int N = static_cast<int>(hn::Lanes(d));
+  const V scale = hn::Set(d, p.scale);
+  for (int i = 0; i < n; ++i) {
+    float* row = scores + i * kBlock;
+    if (p.log_a == nullptr) {
+      ScaleAll(row, p.scale, n);
+      continue;
+    }
+    const V self = hn::Set(d, static_cast<float>(i));
+    const V ci = hn::Set(d, decays.c[i]);
+    const V ci_rest = hn::Set(d, decays.c_rest[i]);
+    const V di = hn::Set(d, decays.d[i]);
+    const V di_rest = hn::Set(d, decays.d_rest[i]);
+    for (int j = 0; j < n; j += N) {
+      const V index = hn::Iota(d, static_cast<float>(j));
+      const V before =
+          hn::Add(hn::Sub(ci, hn::Load(d, decays.c + j)), hn::Sub(ci_rest, hn::Load(d, decays.c_rest + j)));
+      const V after =
+          hn::Add(hn::Sub(hn::Load(d, decays.d + j), di), hn::Sub(hn::Load(d, decays.d_rest + j), di_rest));
+      V x = hn::IfThenElseZero(hn::Lt(index, self), before);
+      x = hn::IfThenElse(hn::Gt(index, self), after, x);
+      hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Mul(scale, hn::Exp(d, x))), d, row + j);
+    }
+  }
+}
+
+// What AttendHead keeps at hand. W: D padded to kPad.
+struct Head {
+  const AttentionParams& p;
+  AttentionScratch* scratch;
+  int W;
+};
+
+enum Slot { kSlotQ, kSlotKT, kSlotV, kSlotScores, kSlotOut, kSlotState, kSlotDecays, kSlotScaledKT, kSlotInter };
+
+// q of a block: (n x W). k transposed: (D x kBlock). v: (n x W).
+HWY_ATTR void PackQ(const Head& h, int64_t start, int n, float* q) {
+  for (int i = 0; i < n; ++i) LoadVector(h.p, h.p.q, start + i, q + i * h.W, h.W);
+}
+
+HWY_ATTR void PackKV(const Head& h, int64_t start, int n, float* kt, float* v) {
+  alignas(64) float row[kMaxChunkTokens];
+  for (int j = 0; j < n; ++j) {
+    LoadVector(h.p, h.p.k, start + j, row, h.W);
+    for (int e = 0; e < h.p.D; ++e) kt[e * kBlock + j] = row[e];
+    LoadVector(h.p, h.p.v, start + j, v + j * h.W, h.W);
+  }
+  for (int e = 0; e < h.p.D; ++e) std::fill(kt + e * kBlock + n, kt + (e + 1) * kBlock, 0.f);
+}
+
+HWY_ATTR void StoreY(const Head& h, int64_t start, int n, const float* out, bool accumulate) {
+  for (int i = 0; i < n; ++i) {
+    float* y = h.p.y + (start + i) * h.p.y_stride;
+    const float* row = out + i * h.W;
+    if (accumulate) {
+      for (int e = 0; e < h.p.D; ++e) y[e] += row[e];
+    } else {
+      for (int e = 0; e < h.p.D; ++e) y[e] = row[e];
+    }
+  }
+}
+
+// The blocks of a range of tokens [start, end), packed.
+struct Range {
+  int64_t start = 0;
+  int64_t end = 0;
+  int64_t num_blocks = 0;
+  float* kt = nullptr;  // (num_blocks, D, kBlock)
+  float* v = nullptr;   // (num_blocks, kBlock, W)
+  BlockDecays* decays = nullptr;
+  int64_t BlockStart(int64_t b) const { return start + b * kBlock; }
+  int BlockSize(int64_t b) const { return static_cast<int>(std::min<int64_t>(kBlock, end - BlockStart(b))); }
+};
+
+HWY_ATTR Range PackRange(const Head& h, int64_t start, int64_t end) {
+  Range r;
+  r.start = start;
+  r.end = end;
+  r.num_blocks = (end - start + kBlock - 1) / kBlock;
+  r.kt = h.scratch->Get(kSlotKT, r.num_blocks * h.p.D * kBlock);
+  r.v = h.scratch->Get(kSlotV, r.num_blocks * kBlock * h.W);
+  static_assert(sizeof(BlockDecays) % sizeof(float) == 0 && alignof(BlockDecays) == 64);
+  r.decays = reinterpret_cast<BlockDecays*>(
+      h.scratch->Get(kSlotDecays, r.num_blocks * static_cast<int64_t>(sizeof(BlockDecays) / sizeof(float))));
+  for (int64_t b = 0; b < r.num_blocks; ++b) {
+    PackKV(h, r.BlockStart(b), r.BlockSize(b), r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W);
+    MakeDecays(h.p, r.BlockStart(b), r.BlockSize(b), r.decays[b]);
+  }
+  return r;
+}
+
+// out (n_i x W) += [scores of block I against block J, masked] v_J. G: the product of the blocks strictly between.
+HWY_ATTR void AddBlock(const Head& h, const Range& r, const float* q, int64_t I, int64_t J, float G, float* out) {
+  const int n_i = r.BlockSize(I);
+  const int n_j = r.BlockSize(J);
+  float* scores = h.scratch->Get(kSlotScores, kBlock * kBlock);
+  Gemm(n_i, Padded(n_j), h.p.D, q, h.W, 1, r.kt + J * h.p.D * kBlock, kBlock, scores, kBlock, false);
+  if (I == J) {
+    MaskDiagonal(h.p, r.decays[I], n_i, scores);
+  } else {
+    const float* row_decay = J < I ? r.decays[I].pre : r.decays[I].back_suf;
+    const float* column_decay = J < I ? r.decays[J].suf : r.decays[J].back_pre;
+    for (int i = 0; i < n_i; ++i) ScaleRow(scores + i * kBlock, h.p.scale * row_decay[i] * G, column_decay, n_j);
+  }
+  Gemm(n_i, h.W, n_j, scores, kBlock, 1, r.v + J * kBlock * h.W, h.W, out, h.W, true);
+}
+
+// out (n_i x W) = block I of the parallel form over the range.
+HWY_ATTR void ParallelBlock(const Head& h, const Range& r, const float* q, int64_t I, float* out) {
+  std::fill(out, out + r.BlockSize(I) * h.W, 0.f);
+  AddBlock(h, r, q, I, I, 1, out);
+  float G = 1;
+  for (int64_t J = I - 1; J >= 0; --J) {
+    AddBlock(h, r, q, I, J, G, out);
+    G *= r.decays[J].all;
+  }
+  G = 1;
+  for (int64_t J = I + 1; J < r.num_blocks; ++J) {
+    AddBlock(h, r, q, I, J, G, out);
+    G *= r.decays[J].all;
+  }
+}
+
+HWY_ATTR void Parallel(const Head& h) {
+  const Range r = PackRange(h, 0, h.p.L);
+  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
+  float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
+  for (int64_t I = 0; I < r.num_blocks; ++I) {
+    PackQ(h, r.BlockStart(I), r.BlockSize(I), q);
+    ParallelBlock(h, r, q, I, out);
+    StoreY(h, r.BlockStart(I), r.BlockSize(I), out, false);
+  }
+}
+
+// out (n x W) += scale * f[i] * g * (q_i^T state)
+HWY_ATTR void AddFromState(const Head& h, const float* q, int n, const float* state, const float* f, float g,
+                           float* out) {
+  const F32 d;
+  float* inter = h.scratch->Get(kSlotInter, kBlock * h.W);
+  Gemm(n, h.W, h.p.D, q, h.W, 1, state, h.W, inter, h.W, false);
+  for (int i = 0; i < n; ++i) {
+    const V factor = hn::Set(d, h.p.scale * f[i] * g);
+    for (int e = 0; e < h.W; e += static_cast<int>(hn::Lanes(d))) {
+      float* o = out + i * h.W + e;
+      hn::StoreU(hn::MulAdd(factor, hn::LoadU(d, inter + i * h.W + e), hn::LoadU(d, o)), d, o);
+    }
+  }
+}
+
+// state (D x W) += sum_j f[j] * g * k_j v_j^T over one block.
+HWY_ATTR void AddToState(const Head& h, const float* kt, const float* v, int n, const float* f, float g, float* state) {
+  float* scaled = h.scratch->Get(kSlotScaledKT, static_cast<int64_t>(h.p.D) * kBlock);
+  for (int e = 0; e < h.p.D; ++e) {
+    float* row = scaled + e * kBlock;
+    std::copy(kt + e * kBlock, kt + e * kBlock + kBlock, row);
+    ScaleRow(row, g, f, n);
+  }
+  Gemm(h.p.D, h.W, n, scaled, kBlock, 1, v, h.W, state, h.W, true);
+}
+
+float* ZeroState(const Head& h) {
+  float* state = h.scratch->Get(kSlotState, static_cast<int64_t>(h.p.D) * h.W);
+  std::fill(state, state + static_cast<int64_t>(h.p.D) * h.W, 0.f);
+  return state;
+}
+
+HWY_ATTR void Chunked(const Head& h) {
+  const int64_t L = h.p.L;
+  const int64_t C = h.p.C;
+  const int64_t num_chunks = (L + C - 1) / C;
+  const int64_t state_size = static_cast<int64_t>(h.p.D) * h.W;
+  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
+  float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
+
+  float* state = ZeroState(h);
+  for (int64_t c = 0; c < num_chunks; ++c) {  // forward: the chunk itself, and what came before it
+    const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C));
+    float G = 1;
+    for (int64_t b = 0; b < r.num_blocks; ++b) {
+      PackQ(h, r.BlockStart(b), r.BlockSize(b), q);
+      ParallelBlock(h, r, q, b, out);
+      if (c > 0) AddFromState(h, q, r.BlockSize(b), state, r.decays[b].pre, G, out);
+      StoreY(h, r.BlockStart(b), r.BlockSize(b), out, false);
+      G *= r.decays[b].all;
+    }
+    if (c + 1 == num_chunks) break;
+    if (c > 0) ScaleAll(state, G, state_size);
+    for (int64_t b = 0; b < r.num_blocks; ++b) {
+      float after = 1;
+      for (int64_t later = b + 1; later < r.num_blocks; ++later) after *= r.decays[later].all;
+      AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].suf, after, state);
+    }
+  }
+
+  state = ZeroState(h);
+  for (int64_t c = num_chunks - 1; c >= 0; --c) {  // backward: what comes after the chunk
+    const bool last = c + 1 == num_chunks;
+    if (last && c == 0) break;
+    const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C));
+    float G = 1;
+    for (int64_t b = r.num_blocks - 1; b >= 0; --b) {
+      if (!last) {
+        PackQ(h, r.BlockStart(b), r.BlockSize(b), q);
+        std::fill(out, out + r.BlockSize(b) * h.W, 0.f);
+        AddFromState(h, q, r.BlockSize(b), state, r.decays[b].back_suf, G, out);
+        StoreY(h, r.BlockStart(b), r.BlockSize(b), out, true);
+      }
+      G *= r.decays[b].all;
+    }
+    if (c == 0) break;
+    if (!last) ScaleAll(state, G, state_size);
+    for (int64_t b = r.num_blocks - 1; b >= 0; --b) {
+      float before = 1;
+      for (int64_t earlier = 0; earlier < b; ++earlier) before *= r.decays[earlier].all;
+      AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].back_pre, before,
+                 state);
+    }
+  }
+}
+
+// LION-LIT beyond the parallel form: one state, summed over all tokens, then applied to every q.
+HWY_ATTR void SumThenApply(const Head& h) {
+  alignas(64) float ones[kBlock];
+  std::fill(ones, ones + kBlock, 1.f);
+  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
+  float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
+  float* kt = h.scratch->Get(kSlotKT, static_cast<int64_t>(h.p.D) * kBlock);
+  float* v = h.scratch->Get(kSlotV, kBlock * h.W);
+  float* state = ZeroState(h);
+  const int64_t step = h.p.mode == ComputeMode::kRecurrent ? 1 : std::min<int64_t>(h.p.C, kBlock);
+  for (int64_t start = 0; start < h.p.L; start += step) {
+    const int n = static_cast<int>(std::min(step, h.p.L - start));
+    PackKV(h, start, n, kt, v);
+    Gemm(h.p.D, h.W, n, kt, kBlock, 1, v, h.W, state, h.W, true);
+  }
+  for (int64_t start = 0; start < h.p.L; start += step) {
+    const int n = static_cast<int>(std::min(step, h.p.L - start));
+    PackQ(h, start, n, q);
+    std::fill(out, out + n * h.W, 0.f);
+    AddFromState(h, q, n, state, ones, 1, out);
+    StoreY(h, start, n, out, false);
+  }
+}
+
+// One token of the recurrence: out = scale * (q^T state [+ (q . k) v]), then state = a (state + k v^T).
+HWY_ATTR void RecurrentStep(const Head& h, int64_t t, bool diagonal, float* q, float* k, float* v, float* state,
+                            float* out) {
+  const F32 d;
+  const int N = static_cast<int>(hn::Lanes(d));
+  LoadVector(h.p, h.p.q, t, q, h.W);
+  LoadVector(h.p, h.p.k, t, k, h.W);
+  LoadVector(h.p, h.p.v, t, v, h.W);
+  float score = 0;
+  if (diagonal) {
+    for (int e = 0; e < h.p.D; ++e) score += q[e] * k[e];
+  }
+  alignas(64) float decay[kPad] = {h.p.log_a[t * h.p.log_a_stride]};
+  ExpAll(decay, 1, decay);
+  const V a = hn::Set(d, decay[0]);
+  const V scale = hn::Set(d, h.p.scale);
+  for (int e = 0; e < h.W; e += N) {
+    const V value = hn::Load(d, v + e);
+    V sum = hn::Mul(hn::Set(d, score), value);
+    for (int r = 0; r < h.p.D; ++r) {
+      float* s = state + static_cast<int64_t>(r) * h.W + e;
+      const V old = hn::Load(d, s);
+      sum = hn::MulAdd(hn::Set(d, q[r]), old, sum);
+      hn::Store(hn::Mul(a, hn::MulAdd(hn::Set(d, k[r]), value, old)), d, s);
+    }
+    hn::Store(hn::Mul(scale, sum), d, out + e);
+  }
+}
+
+HWY_ATTR void Recurrent(const Head& h) {
+  alignas(64) float q[kMaxChunkTokens];
+  alignas(64) float k[kMaxChunkTokens];
+  alignas(64) float v[kMaxChunkTokens];
+  alignas(64) float out[kMaxChunkTokens];
+  float* state = ZeroState(h);
+  for (int64_t t = 0; t < h.p.L; ++t) {
+    RecurrentStep(h, t, true, q, k, v, state, out);
+    StoreY(h, t, 1, out, false);
+  }
+  state = ZeroState(h);
+  for (int64_t t = h.p.L - 1; t >= 0; --t) {
+    RecurrentStep(h, t, false, q, k, v, state, out);
+    StoreY(h, t, 1, out, true);
+  }
+}
+
+HWY_ATTR void AttendHeadOnTarget(const AttentionParams& params, AttentionScratch* scratch) {
+  const Head h{params, scratch, static_cast<int>(Padded(params.D))};
+  if (params.mode == ComputeMode::kParallel) return Parallel(h);
+  if (params.log_a == nullptr) return SumThenApply(h);
+  if (params.mode == ComputeMode::kChunked) return Chunked(h);
+  Recurrent(h);
+}
+
+}  // namespace HWY_NAMESPACE
+}  // namespace lion
+HWY_AFTER_NAMESPACE();
+
+#if HWY_ONCE
+namespace lion {
+
+HWY_EXPORT(AttendHeadOnTarget);
+
+void AttendHead(const AttentionParams& params, AttentionScratch* scratch) {
+  HWY_DYNAMIC_DISPATCH(AttendHeadOnTarget)(params, scratch);
+}
+
+float* AttentionScratch::Get(int slot, int64_t n) {
+  constexpr int64_t kAlign = 64 / sizeof(float);
+  std::vector<float>& buffer = slots_[slot];
+  // Room to align, and for whole vectors past the end.
+  if (static_cast<int64_t>(buffer.size()) < n + 2 * kAlign) buffer.resize(n + 2 * kAlign);
+  const auto address = reinterpret_cast<uintptr_t>(buffer.data());
+  return buffer.data() + (64 - address % 64) % 64 / sizeof(float);
+}
+
+}  // namespace lion
+#endif  // HWY_ONCE

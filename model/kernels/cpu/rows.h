@@ -1,0 +1,48 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_KERNELS_CPU_ROWS_H_
+#define LION_MODEL_KERNELS_CPU_ROWS_H_
+
+// What happens to the rows of activations between the matrix products: LayerNorm, GELU, gates, conversions, means.
+//
+// All arithmetic and all sums are fp32, each sum in an order that depends on its length alone, and every element goes
+// through the same vector code wherever it stands in a buffer: a row's bits depend on the row alone.
+// bfloat16 values are their 16 bits (uint16_t). Pointers need no alignment. Bound by memory traffic.
+// Reference: rows_reference.h.
+
+#include <cstdint>
+
+namespace lion {
+
+// x (n) = LayerNorm(x + residual) * gamma + beta: mean and variance of the sum, from centred values.
+// residual: (n) floats, or bfloat16; the plain form has none.
+void LayerNorm(float* x, const float* gamma, const float* beta, float eps, int64_t n);
+void AddLayerNorm(float* x, const float* residual, const float* gamma, const float* beta, float eps, int64_t n);
+void AddLayerNorm(float* x, const uint16_t* residual, const float* gamma, const float* beta, float eps, int64_t n);
+
+// y (n) = x/2 * (1 + erf(x / sqrt 2)), erf as a rational function (error below 3e-7); y may be x.
+void GeluErf(const float* x, float* y, int64_t n);
+void GeluErf(const uint16_t* x, uint16_t* y, int64_t n);
+
+// Round to nearest, ties to even; NaN stays NaN.
+void ToBFloat16(const float* x, uint16_t* y, int64_t n);
+void FromBFloat16(const uint16_t* x, float* y, int64_t n);
+void FromFloat16(const uint16_t* x, float* y, int64_t n);
+
+// The decays of text LION-S: log_a (T, Hp) = log(1 - sigmoid(x W^T + b) + 1e-7), never above 0, in the two halves
+//   z < 0: log1p(1e-7 - sigmoid(z)),   else log(sigmoid(-z) + 1e-7)
+// that keep all digits. x: (T, E) fp32 in every dtype. weight: (E, Hp), transposed and padded with zero columns to
+// Hp = H rounded up to 16; bias: (Hp). Columns past H are without meaning.
+void TextLogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t Hp,
+                   float* log_a);
+
+// mean (E) of x (L, E): in blocks of 64 rows from row 0, then the blocks' sums in order.
+void MeanRows(const float* x, int64_t L, int64_t E, float* mean);
+
+// x (n) += y (n)
+void AddRow(float* x, const float* y, int64_t n);
+
+}  // namespace lion
+
+#endif  // LION_MODEL_KERNELS_CPU_ROWS_H_

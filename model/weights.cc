@@ -1,0 +1,78 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/weights.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "model/kernels/cpu/rows.h"
+
+namespace lion {
+namespace {
+
+std::string Shape(const std::vector<int64_t>& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+
+}  // namespace
+
+const StoredTensor* WeightReader::Map(const std::string& name, const std::vector<int64_t>& shape) {
+  if (!status_.ok()) return nullptr;
+  const std::string& file = files_->paths().front();
+  const StoredTensor* tensor = files_->Find(name);
+  if (tensor == nullptr) {
+    status_ = absl::InvalidArgumentError(absl::StrCat(file, ": tensor '", name, "' ", Shape(shape), " is missing"));
+    return nullptr;
+  }
+  used_.insert(name);
+  if (tensor->shape != shape) {
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat(file, ": tensor '", name, "' has shape ", Shape(tensor->shape), ", config.json asks for ", Shape(shape)));
+    return nullptr;
+  }
+  if (tensor->type != StoredType::kF32 && tensor->type != StoredType::kF16 && tensor->type != StoredType::kBF16) {
+    status_ = absl::InvalidArgumentError(
+        absl::StrCat(file, ": tensor '", name, "' is ", tensor->type_name, ", not F32, F16 or BF16"));
+    return nullptr;
+  }
+  return tensor;
+}
+
+std::vector<float> WeightReader::Read(const std::string& name, const std::vector<int64_t>& shape) {
+  int64_t n = 1;
+  for (int64_t d : shape) n *= d;
+  std::vector<float> values(n, 0.f);
+  const StoredTensor* tensor = Map(name, shape);
+  if (tensor != nullptr) ReadElements(*tensor, 0, n, values.data());
+  return values;
+}
+
+std::vector<std::string> WeightReader::Unused() const {
+  std::vector<std::string> names;
+  for (const auto& [name, tensor] : files_->tensors()) {
+    if (used_.find(name) == used_.end()) names.push_back(name);
+  }
+  return names;
+}
+
+void ReadElements(const StoredTensor& tensor, int64_t first, int64_t n, float* out) {
+  if (tensor.type == StoredType::kF32) {
+    std::memcpy(out, tensor.data + first * 4, n * 4);
+    return;
+  }
+  // The file gives no alignment: the 16-bit values are copied out of it before they are looked at.
+  constexpr int64_t kStep = 1024;
+  uint16_t bits[kStep];
+  for (int64_t i = 0; i < n; i += kStep) {
+    const int64_t count = std::min(kStep, n - i);
+    std::memcpy(bits, tensor.data + (first + i) * 2, count * 2);
+    if (tensor.type == StoredType::kF16) {
+      FromFloat16(bits, out + i, count);
+    } else {
+      FromBFloat16(bits, out + i, count);
+    }
+  }
+}
+
+}  // namespace lion

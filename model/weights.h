@@ -1,0 +1,54 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_WEIGHTS_H_
+#define LION_MODEL_WEIGHTS_H_
+
+// Tensors of a checkpoint as fp32, with the complaints that a reader wants: what is missing, misshapen or unused.
+
+#include <cstdint>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "model/safetensors.h"
+
+namespace lion {
+
+// Reads straight down a checkpoint and keeps the first complaint. Not thread-safe. files is borrowed.
+class WeightReader {
+ public:
+  explicit WeightReader(const WeightFiles* files) : files_(files) {}
+
+  // The tensor's values as fp32 (F32, F16 or BF16 on disk). A missing tensor, another shape or another type is the
+  // complaint, and the result is then of the right size, all 0.
+  std::vector<float> Read(const std::string& name, const std::vector<int64_t>& shape);
+
+  // The same without reading: the tensor stays mapped. Null after a complaint.
+  const StoredTensor* Map(const std::string& name, const std::vector<int64_t>& shape);
+
+  // True if there is such a tensor, whatever its shape.
+  bool Has(const std::string& name) const { return files_->Find(name) != nullptr; }
+
+  // Known, and of no use here: not to be listed as unused.
+  void Ignore(const std::string& name) { used_.insert(name); }
+
+  // Names that nothing has asked for.
+  std::vector<std::string> Unused() const;
+
+  const absl::Status& status() const { return status_; }
+
+ private:
+  const WeightFiles* files_;
+  std::set<std::string, std::less<>> used_;
+  absl::Status status_;
+};
+
+// n elements of a stored tensor from element first on, as fp32. The tensor's type must be F32, F16 or BF16.
+void ReadElements(const StoredTensor& tensor, int64_t first, int64_t n, float* out);
+
+}  // namespace lion
+
+#endif  // LION_MODEL_WEIGHTS_H_
