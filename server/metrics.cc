@@ -17,7 +17,6 @@
 #include <set>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "prometheus/collectable.h"
@@ -142,7 +141,7 @@ absl::StatusOr<std::string> CheckedAddress(const std::string& address) {
   std::string host = address.substr(0, colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
     host = host.substr(1, host.size() - 2);
-  } else if (absl::StrContains(host, ':')) {
+  } else if (host.find_first_of("[]:") != std::string::npos) {
     host.clear();
   }
   int port = -1;

@@ -1,0 +1,150 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "server/tokenizer_pool.h"
+
+#include <atomic>
+#include <limits>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/synchronization/notification.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace lion {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+
+TEST(TokenizerPoolTest, RunsInOrderOffTheCallersThread) {
+  std::vector<int> order;  // one pool thread writes it; its end is the pool's
+  const std::thread::id here = std::this_thread::get_id();
+  {
+    TokenizerPool pool({.num_threads = 1});
+    for (int i = 0; i < 5; ++i) {
+      ASSERT_TRUE(pool.Submit(1,
+                              [&order, here, i] {
+                                EXPECT_NE(std::this_thread::get_id(), here);
+                                order.push_back(i);
+                              })
+                      .ok());
+    }
+  }
+  EXPECT_THAT(order, ElementsAre(0, 1, 2, 3, 4));
+}
+
+TEST(TokenizerPoolTest, FewerThanOneThreadIsOne) {
+  absl::Notification ran;
+  TokenizerPool pool({.num_threads = 0});
+  ASSERT_TRUE(pool.Submit(0, [&ran] { ran.Notify(); }).ok());
+  ran.WaitForNotification();
+}
+
+TEST(TokenizerPoolTest, PiecesRunAtOnceOnSeveralThreads) {
+  absl::Notification first, second;
+  TokenizerPool pool({.num_threads = 2});
+  // Each waits for the other: one thread alone would never end.
+  ASSERT_TRUE(pool.Submit(1,
+                          [&] {
+                            first.Notify();
+                            second.WaitForNotification();
+                          })
+                  .ok());
+  ASSERT_TRUE(pool.Submit(1,
+                          [&] {
+                            second.Notify();
+                            first.WaitForNotification();
+                          })
+                  .ok());
+}
+
+TEST(TokenizerPoolTest, RefusesBytesAboveTheLimitAndFreesThem) {
+  absl::Notification hold, freed;
+  std::atomic<int> ran = 0;
+  TokenizerPool pool({.num_threads = 1, .max_pending_bytes = 100});
+  ASSERT_TRUE(pool.Submit(60,
+                          [&] {
+                            hold.WaitForNotification();
+                            ++ran;
+                          })
+                  .ok());
+  ASSERT_TRUE(pool.Submit(40, [&] { ++ran; }).ok());  // exactly the limit
+  const absl::Status refused = pool.Submit(1, [] { FAIL() << "refused work ran"; });
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_EQ(refused.message(), "tokenizer queue full: 100 bytes of text wait, 1 more would pass the limit of 100");
+  EXPECT_FALSE(pool.Submit(std::numeric_limits<int64_t>::max(), [] {}).ok());  // and no overflow
+  ASSERT_TRUE(pool.Submit(0, [&] { freed.Notify(); }).ok());
+  hold.Notify();
+  freed.WaitForNotification();  // by then the one thread has given both back
+  EXPECT_EQ(ran, 2);
+  EXPECT_TRUE(pool.Submit(100, [] {}).ok());
+}
+
+TEST(TokenizerPoolTest, APieceLargerThanTheLimitIsTakenAlone) {
+  absl::Notification hold, done;
+  TokenizerPool pool({.num_threads = 1, .max_pending_bytes = 10});
+  ASSERT_TRUE(pool.Submit(1000, [&] { hold.WaitForNotification(); }).ok());
+  EXPECT_FALSE(pool.Submit(1000, [] {}).ok());
+  EXPECT_FALSE(pool.Submit(1, [] {}).ok());
+  hold.Notify();
+}
+
+TEST(TokenizerPoolTest, WhatWorkHoldsIsGoneWhenItsBytesAreFree) {
+  auto text = std::make_shared<int>(7);
+  std::weak_ptr<int> watch = text;
+  absl::Notification checked;
+  TokenizerPool pool({.num_threads = 1});
+  ASSERT_TRUE(pool.Submit(1, [text = std::move(text)] {}).ok());
+  ASSERT_TRUE(pool.Submit(1,
+                          [&] {
+                            EXPECT_TRUE(watch.expired());
+                            checked.Notify();
+                          })
+                  .ok());
+  checked.WaitForNotification();
+}
+
+TEST(TokenizerPoolTest, WorkMaySubmitAlsoWhileThePoolEnds) {
+  std::atomic<int> ran = 0;
+  {
+    TokenizerPool pool({.num_threads = 2});
+    for (int i = 0; i < 100; ++i) {
+      ASSERT_TRUE(pool.Submit(1,
+                              [&pool, &ran] {
+                                ++ran;
+                                ASSERT_TRUE(pool.Submit(1, [&ran] { ++ran; }).ok());
+                              })
+                      .ok());
+    }
+  }
+  EXPECT_EQ(ran, 200);
+}
+
+TEST(TokenizerPoolTest, ManyThreadsEachTakenPieceRunsOnce) {
+  std::atomic<int> taken = 0, refused = 0, ran = 0;
+  {
+    TokenizerPool pool({.num_threads = 3, .max_pending_bytes = 50});
+    std::vector<std::thread> callers;
+    for (int t = 0; t < 4; ++t) {
+      callers.emplace_back([&] {
+        for (int i = 0; i < 2000; ++i) {
+          const absl::Status status = pool.Submit(i % 7, [&ran] { ++ran; });
+          ++(status.ok() ? taken : refused);
+          if (!status.ok()) {
+            EXPECT_THAT(std::string(status.message()), HasSubstr("limit of 50"));
+          }
+        }
+      });
+    }
+    for (std::thread& caller : callers) caller.join();
+  }
+  EXPECT_EQ(taken + refused, 8000);
+  EXPECT_EQ(ran, taken);
+}
+
+}  // namespace
+}  // namespace lion
