@@ -152,7 +152,8 @@ def licence_header(path, text):
         yield 1, "does not open with the two licence lines (copy them from another file)"
 
 
-@rule("*.h", "*.cuh")
+# Highway includes a -inl.h once an instruction set; its guard is a toggle.
+@rule("*.h", "*.cuh", exceptions=("*-inl.h",))
 def guard_from_path(path, text):
     guard = "LION_" + re.sub(r"[^A-Z0-9]", "_", path.upper()) + "_"
     if not re.search(rf"^#ifndef {guard}\n#define {guard}\n", text, re.M) or not text.rstrip().endswith(f"#endif  // {guard}"):
