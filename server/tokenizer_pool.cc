@@ -21,8 +21,23 @@ struct TokenizerPool::Impl {
     std::function<void()> work;
   };
 
+  struct Waiter {
+    int64_t bytes;
+    std::function<void()> room;
+  };
+
   // A pool thread: runs pieces until there are none and the pool ends.
   void Run();
+
+  // A piece larger than the limit fits where nothing else is pending.
+  static bool Fits(int64_t bytes, int64_t pieces, int64_t taken, int64_t limit) {
+    return pieces == 0 || bytes <= limit - taken;
+  }
+  bool FrontWaiterFits() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return !waiters.empty() && Fits(waiters.front().bytes, pending_pieces, pending_bytes, max_pending_bytes);
+  }
+  // The waiters that fit together now, oldest first.
+  std::vector<Waiter> TakeWaiters() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
   int64_t max_pending_bytes = 0;
   absl::Mutex mu;
@@ -31,25 +46,50 @@ struct TokenizerPool::Impl {
   int64_t pending_pieces ABSL_GUARDED_BY(mu) = 0;  // waiting or running
   int64_t pending_bytes ABSL_GUARDED_BY(mu) = 0;
   std::deque<Piece> queue ABSL_GUARDED_BY(mu);
+  std::deque<Waiter> waiters ABSL_GUARDED_BY(mu);
   std::vector<std::thread> threads;
 };
 
 void TokenizerPool::Impl::Run() {
   for (;;) {
     Piece piece;
+    std::vector<Waiter> woken;
     {
       absl::MutexLock lock(&mu);
-      while (queue.empty() && !ending) changed.Wait(&mu);
-      if (queue.empty()) return;
-      piece = std::move(queue.front());
-      queue.pop_front();
+      // A waiter that fits is a reason to run: one woken before may have left its room unused, and with nothing pending
+      // no piece will end to wake the next.
+      while (queue.empty() && !FrontWaiterFits() && !ending) changed.Wait(&mu);
+      woken = TakeWaiters();
+      if (woken.empty()) {
+        if (queue.empty()) return;
+        piece = std::move(queue.front());
+        queue.pop_front();
+      }
     }
+    for (Waiter& waiter : woken) {
+      waiter.room();
+      waiter.room = nullptr;
+    }
+    if (!woken.empty()) continue;
     piece.work();
     piece.work = nullptr;  // the text it holds is gone before its bytes are free again
     absl::MutexLock lock(&mu);
     pending_bytes -= piece.bytes;
     --pending_pieces;
   }
+}
+
+std::vector<TokenizerPool::Impl::Waiter> TokenizerPool::Impl::TakeWaiters() {
+  std::vector<Waiter> woken;
+  int64_t pieces = pending_pieces;
+  int64_t taken = pending_bytes;
+  while (!waiters.empty() && Fits(waiters.front().bytes, pieces, taken, max_pending_bytes)) {
+    taken += waiters.front().bytes;
+    ++pieces;
+    woken.push_back(std::move(waiters.front()));
+    waiters.pop_front();
+  }
+  return woken;
 }
 
 TokenizerPool::TokenizerPool(const Options& options) : impl_(std::make_unique<Impl>()) {
@@ -71,7 +111,7 @@ TokenizerPool::~TokenizerPool() {
 absl::Status TokenizerPool::Submit(int64_t bytes, std::function<void()> work) {
   bytes = std::max<int64_t>(bytes, 0);
   absl::MutexLock lock(&impl_->mu);
-  if (impl_->pending_pieces > 0 && bytes > impl_->max_pending_bytes - impl_->pending_bytes) {
+  if (!Impl::Fits(bytes, impl_->pending_pieces, impl_->pending_bytes, impl_->max_pending_bytes)) {
     return absl::ResourceExhaustedError(absl::StrCat("tokenizer queue full: ", impl_->pending_bytes,
                                                      " bytes of text wait, ", bytes, " more would pass the limit of ",
                                                      impl_->max_pending_bytes));
@@ -81,6 +121,19 @@ absl::Status TokenizerPool::Submit(int64_t bytes, std::function<void()> work) {
   impl_->queue.push_back({bytes, std::move(work)});
   impl_->changed.Signal();
   return absl::OkStatus();
+}
+
+void TokenizerPool::WhenRoom(int64_t bytes, std::function<void()> room) {
+  bytes = std::max<int64_t>(bytes, 0);
+  {
+    absl::MutexLock lock(&impl_->mu);
+    if (!impl_->waiters.empty() ||
+        !Impl::Fits(bytes, impl_->pending_pieces, impl_->pending_bytes, impl_->max_pending_bytes)) {
+      impl_->waiters.push_back({bytes, std::move(room)});
+      return;
+    }
+  }
+  room();
 }
 
 }  // namespace lion

@@ -22,7 +22,8 @@ class TokenizerPool {
   };
 
   explicit TokenizerPool(const Options& options);
-  // Runs what was taken, then ends. Not from work; no Submit may be in progress but those of work, which are run too.
+  // Runs what was taken and calls every room, then ends. Not from work or room; no call may be in progress but those of
+  // work and room, which are served too.
   ~TokenizerPool();
 
   // Runs work on a pool thread, first come first served. bytes is the text it holds. RESOURCE_EXHAUSTED naming the
@@ -30,6 +31,11 @@ class TokenizerPool {
   // else is pending. Thread-safe, never blocks. work must not throw; it may call Submit. bytes below 0 counts as 0. Its
   // bytes are free again once work has returned and been destroyed.
   absl::Status Submit(int64_t bytes, std::function<void()> work);
+
+  // For callers that would rather wait than be refused (streams): calls room once, when a Submit of that many bytes may
+  // succeed again (it may still fail: somebody else can be first). On a pool thread, oldest waiter first; at once, on
+  // this thread, if nobody waits and there is room now. room must not block or throw; it may call Submit and WhenRoom.
+  void WhenRoom(int64_t bytes, std::function<void()> room);
 
  private:
   struct Impl;

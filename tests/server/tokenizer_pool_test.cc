@@ -124,6 +124,43 @@ TEST(TokenizerPoolTest, WorkMaySubmitAlsoWhileThePoolEnds) {
   EXPECT_EQ(ran, 200);
 }
 
+TEST(TokenizerPoolTest, WhenRoomCallsAtOnceIfThereIsRoom) {
+  TokenizerPool pool({.num_threads = 1, .max_pending_bytes = 10});
+  int called = 0;  // on this thread
+  pool.WhenRoom(10, [&called] { ++called; });
+  pool.WhenRoom(1000, [&called] { ++called; });  // alone it fits
+  EXPECT_EQ(called, 2);
+}
+
+TEST(TokenizerPoolTest, WhenRoomWakesInOrderAsManyAsFit) {
+  std::vector<int> woken;  // by the one pool thread; its end is the pool's
+  absl::Notification hold;
+  {
+    TokenizerPool pool({.num_threads = 1, .max_pending_bytes = 10});
+    ASSERT_TRUE(pool.Submit(10, [&hold] { hold.WaitForNotification(); }).ok());
+    for (int i : {0, 1, 2}) {
+      pool.WhenRoom(6, [&pool, &woken, i] {
+        woken.push_back(i);
+        ASSERT_TRUE(pool.Submit(6, [&woken, i] { woken.push_back(10 + i); }).ok());
+      });
+    }
+    hold.Notify();
+  }
+  // Two do not fit together: each runs before the next is woken.
+  EXPECT_THAT(woken, ElementsAre(0, 10, 1, 11, 2, 12));
+}
+
+TEST(TokenizerPoolTest, AWaiterThatLeavesItsRoomUnusedDoesNotStrandTheNext) {
+  absl::Notification hold, second;
+  TokenizerPool pool({.num_threads = 1, .max_pending_bytes = 10});
+  ASSERT_TRUE(pool.Submit(10, [&hold] { hold.WaitForNotification(); }).ok());
+  pool.WhenRoom(10, [] {});  // its caller has gone
+  pool.WhenRoom(10, [&second] { second.Notify(); });
+  EXPECT_FALSE(second.HasBeenNotified());
+  hold.Notify();
+  second.WaitForNotification();  // though nothing is left to end
+}
+
 TEST(TokenizerPoolTest, ManyThreadsEachTakenPieceRunsOnce) {
   std::atomic<int> taken = 0, refused = 0, ran = 0;
   {
