@@ -1,0 +1,29 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_ADMISSION_H_
+#define LION_SERVER_ADMISSION_H_
+
+// What every handler asks before anything else: may this caller call, and is the server open?
+
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+#include "grpcpp/server_context.h"
+#include "server/gate.h"
+#include "server/service_context.h"
+
+namespace lion {
+
+// OK: call is inside the gate and must leave it. UNAUTHENTICATED or UNAVAILABLE: it is not, and lion_rejected_total has
+// counted it (a server that still loads is no rejection).
+absl::Status Admit(const ServiceContext& context, const grpc::CallbackServerContext& rpc,
+                   const std::shared_ptr<InFlightCall>& call);
+
+// The RPC's deadline; InfiniteFuture if the caller set none.
+absl::Time DeadlineOf(const grpc::CallbackServerContext& rpc);
+
+}  // namespace lion
+
+#endif  // LION_SERVER_ADMISSION_H_

@@ -1,0 +1,37 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_SERVICE_CONTEXT_H_
+#define LION_SERVER_SERVICE_CONTEXT_H_
+
+// What every call reaches: the models and the machinery, put together by Server. Borrowed; outlives every call.
+
+#include <vector>
+
+#include "server/api_keys.h"
+#include "server/batcher.h"
+#include "server/clock.h"
+#include "server/executor.h"
+#include "server/gate.h"
+#include "server/metrics.h"
+#include "server/served_model.h"
+#include "server/tokenizer_pool.h"
+#include "server/validate.h"
+
+namespace lion {
+
+struct ServiceContext {
+  std::vector<ServedModel> models;  // at least one; the first is the default
+  ServiceLimits limits;
+  Batcher* batcher = nullptr;
+  TokenizerPool* tokenizers = nullptr;
+  Executor* executor = nullptr;
+  Metrics* metrics = nullptr;
+  Gate* gate = nullptr;
+  const ApiKeys* api_keys = nullptr;  // null = everybody may call
+  Clock* clock = Clock::Real();
+};
+
+}  // namespace lion
+
+#endif  // LION_SERVER_SERVICE_CONTEXT_H_
