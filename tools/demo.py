@@ -60,11 +60,11 @@ class Demo:
 
     # ------------------------------------------------------------------------------------------------------- the client
 
-    def ask(self, *args, inputs=None):
+    def ask(self, *args):
         """lion-client's answer, one JSON object a line, in the order of the inputs."""
-        command = [str(self.client), *args[:1], f"--server={self.grpc}", *args[1:]]
+        command = [str(self.client), *args, f"--target={self.grpc}", "--format=jsonl"]
         print(f"{FAINT}$ {' '.join(command)}{PLAIN}", flush=True)
-        run = subprocess.run(command, input=inputs, stdout=subprocess.PIPE, text=True)
+        run = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
         if run.returncode != 0:
             raise RuntimeError(f"lion-client ended with exit code {run.returncode}")
         return [json.loads(line) for line in run.stdout.splitlines()]
@@ -72,7 +72,7 @@ class Demo:
     def embed(self):
         sentences = [s for s in (self.texts / "sentences.txt").read_text().splitlines() if s]
         say(f"Embedding {len(sentences)} sentences: which are nearest to each other?")
-        rows = self.ask("embed", str(self.texts / "sentences.txt"))
+        rows = self.ask("embed", f"--file={self.texts / 'sentences.txt'}")
         vectors = [row["vector"] for row in rows]
         for i, sentence in enumerate(sentences):
             scores = [(sum(a * b for a, b in zip(vectors[i], v)), j) for j, v in enumerate(vectors) if j != i]
@@ -83,7 +83,7 @@ class Demo:
     def classify(self):
         packages = [json.loads(line) for line in (self.texts / "packages.jsonl").read_text().splitlines()]
         say(f"Classifying {len(packages)} Debian packages that it was not trained on, from their descriptions")
-        rows = self.ask("classify", "--top_k=2", str(self.texts / "packages.jsonl"))
+        rows = self.ask("classify", "--top_k=2", f"--file={self.texts / 'packages.jsonl'}")
         right = 0
         print(f"  {'package':<28}{'predicted':<26}{'second':<26}true section")
         for package, row in zip(packages, rows):
@@ -99,7 +99,7 @@ class Demo:
     def lengths(self):
         say("Short texts run as full attention, long ones as chunks with a state between them: the same numbers, at linear cost")
         for name in ("sentences.txt", "long.txt"):
-            rows = self.ask("embed", *(["--whole_file"] if name == "long.txt" else []), str(self.texts / name))
+            rows = self.ask("embed", f"--file={self.texts / name}", *(["--whole_file"] if name == "long.txt" else []))
             for row in rows[:3]:
                 print(f"  {row['token_count']:>6} tokens   {row['mode']}")
             if len(rows) > 3:
