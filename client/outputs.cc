@@ -1,0 +1,626 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "client/outputs.h"
+
+#include <algorithm>
+#include <bit>
+#include <cerrno>
+#include <charconv>
+#include <cmath>
+#include <limits>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "client/client.h"
+#include "client/csv.h"
+#include "client/utf8.h"
+#include "client/vectors.h"
+#include "nlohmann/json.hpp"
+
+namespace lion::client {
+namespace {
+
+constexpr int kPreviewChars = 60;
+constexpr int kShownValues = 4;
+constexpr int kShownTokens = 24;
+
+// A file, or standard output.
+class Sink {
+ public:
+  Sink() = default;
+  ~Sink() {
+    if (owned_) std::fclose(file_);
+  }
+  Sink(Sink&& other) noexcept
+      : file_(std::exchange(other.file_, nullptr)), owned_(std::exchange(other.owned_, false)), name_(other.name_) {}
+  Sink& operator=(Sink&&) = delete;
+
+  static absl::StatusOr<Sink> Open(const std::string& path, std::FILE* out) {
+    Sink sink;
+    sink.name_ = path.empty() ? "standard output" : path;
+    sink.owned_ = !path.empty();
+    sink.file_ = sink.owned_ ? std::fopen(path.c_str(), "wb") : out;
+    if (sink.file_ == nullptr) {
+      sink.owned_ = false;
+      return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot write"));
+    }
+    return sink;
+  }
+
+  absl::Status Write(absl::string_view bytes) {
+    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size()) return absl::OkStatus();
+    return Error();
+  }
+
+  // Writes over the file's beginning.
+  absl::Status Patch(absl::string_view bytes) {
+    if (std::fseek(file_, 0, SEEK_SET) != 0) return Error();
+    return Write(bytes);
+  }
+
+  absl::Status Flush() { return std::fflush(file_) == 0 ? absl::OkStatus() : Error(); }
+
+  absl::Status Close() {
+    if (!owned_) return Flush();
+    owned_ = false;
+    return std::fclose(std::exchange(file_, nullptr)) == 0 ? absl::OkStatus() : Error();
+  }
+
+ private:
+  absl::Status Error() const { return absl::ErrnoToStatus(errno, absl::StrCat(name_, ": cannot write")); }
+
+  std::FILE* file_ = nullptr;
+  bool owned_ = false;
+  std::string name_;
+};
+
+// The shortest digits that read back as the same float; what is not finite is empty_name.
+void AppendFloat(float value, absl::string_view empty_name, std::string* out) {
+  if (!std::isfinite(value)) return absl::StrAppend(out, empty_name);
+  char digits[32];
+  const auto end = std::to_chars(digits, digits + sizeof(digits), value);
+  out->append(digits, end.ptr);
+}
+
+std::string JsonString(absl::string_view text) {
+  return nlohmann::json(std::string(text)).dump(-1, ' ', false, nlohmann::json::error_handler_t::replace);
+}
+
+std::string JsonFloats(const std::vector<float>& values) {
+  std::string out = "[";
+  for (size_t i = 0; i < values.size(); ++i) {
+    if (i > 0) out += ',';
+    AppendFloat(values[i], "null", &out);
+  }
+  return out + "]";
+}
+
+std::string TextOf(const v1::Input* input, int max_chars) {
+  if (input == nullptr) return "";
+  switch (input->content_case()) {
+    case v1::Input::kText:
+      return Preview(input->text(), max_chars);
+    case v1::Input::kTextPair:
+      return absl::StrCat(Preview(input->text_pair().first(), max_chars / 2), " | ",
+                          Preview(input->text_pair().second(), max_chars / 2));
+    case v1::Input::kTokenIds: {
+      const auto& ids = input->token_ids().ids();
+      const int shown = std::min(ids.size(), 8);
+      return absl::StrCat("ids ", absl::StrJoin(ids.begin(), ids.begin() + shown, ","), ids.size() > shown ? ",…" : "");
+    }
+    default:
+      return "";
+  }
+}
+
+// Decodes all vectors of a result.
+absl::StatusOr<std::vector<std::vector<float>>> Decode(const v1::EmbedResult& result, v1::VectorType type) {
+  std::vector<std::vector<float>> vectors;
+  for (const v1::Vector& vector : result.vectors()) {
+    absl::StatusOr<std::vector<float>> values = DecodeVector(vector, type);
+    if (!values.ok()) return values.status();
+    vectors.push_back(*std::move(values));
+  }
+  return vectors;
+}
+
+class JsonlWriter : public ResultWriter {
+ public:
+  JsonlWriter(Sink sink, const OutputOptions& options) : sink_(std::move(sink)), options_(options) {}
+
+  absl::Status Write(const OutputRow& row) override {
+    std::string line = absl::StrCat("{\"index\":", row.index);
+    absl::Status status = row.status;
+    if (status.ok() && row.embed != nullptr) status = AppendEmbed(*row.embed, &line);
+    if (status.ok() && row.classify != nullptr) AppendClassify(*row.classify, &line);
+    if (status.ok() && row.tokenize != nullptr) AppendTokenize(*row.tokenize, &line);
+    if (!status.ok()) {
+      absl::StrAppend(&line, ",\"source\":", JsonString(*row.source),
+                      ",\"error\":{\"code\":", JsonString(CodeName(status.code())),
+                      ",\"message\":", JsonString(status.message()), "}");
+    }
+    line += "}\n";
+    const absl::Status written = sink_.Write(line);
+    // Whoever reads standard output may be waiting for this very row.
+    return written.ok() && options_.path.empty() ? sink_.Flush() : written;
+  }
+
+  absl::Status Finish() override { return sink_.Close(); }
+
+ private:
+  template <typename Result>
+  static void AppendCommon(const Result& result, std::string* line) {
+    absl::StrAppend(line, ",\"token_count\":", result.token_count(), ",\"mode\":\"", ModeName(result.mode()),
+                    "\",\"truncated\":", result.truncated() ? "true" : "false");
+  }
+
+  absl::Status AppendEmbed(const v1::EmbedResult& result, std::string* line) const {
+    const auto vectors = Decode(result, options_.vector_type);
+    if (!vectors.ok()) return vectors.status();
+    AppendCommon(result, line);
+    if (options_.kind == RowKind::kVector) {
+      absl::StrAppend(line, ",\"vector\":", vectors->empty() ? "[]" : JsonFloats(vectors->front()));
+      return absl::OkStatus();
+    }
+    line->append(",\"vectors\":[");
+    for (int i = 0; i < result.vectors_size(); ++i) {
+      const v1::Span& span = result.vectors(i).span();
+      absl::StrAppend(line, i > 0 ? "," : "", "{\"tokens\":[", span.start_token(), ",", span.end_token(),
+                      "],\"bytes\":[", span.start_byte(), ",", span.end_byte(),
+                      "],\"vector\":", JsonFloats((*vectors)[i]), "}");
+    }
+    line->append("]");
+    return absl::OkStatus();
+  }
+
+  static void AppendClassify(const v1::ClassifyResult& result, std::string* line) {
+    AppendCommon(result, line);
+    line->append(",\"scores\":[");
+    for (int i = 0; i < result.scores_size(); ++i) {
+      const v1::LabelScore& score = result.scores(i);
+      absl::StrAppend(line, i > 0 ? "," : "", "{\"label\":", JsonString(score.label()), ",\"index\":", score.index(),
+                      ",\"score\":");
+      AppendFloat(score.score(), "null", line);
+      line->append("}");
+    }
+    line->append("]");
+  }
+
+  static void AppendTokenize(const v1::TokenizeResult& result, std::string* line) {
+    absl::StrAppend(
+        line, ",\"token_count\":", result.ids_size(), ",\"ids\":[", absl::StrJoin(result.ids(), ","),
+        "],\"type_ids\":[", absl::StrJoin(result.type_ids(), ","), "],\"tokens\":[",
+        absl::StrJoin(result.tokens(), ",", [](std::string* out, const std::string& t) { out->append(JsonString(t)); }),
+        "],\"bytes\":[",
+        absl::StrJoin(result.spans(), ",",
+                      [](std::string* out, const v1::Span& s) {
+                        absl::StrAppend(out, "[", s.start_byte(), ",", s.end_byte(), "]");
+                      }),
+        "]");
+  }
+
+  Sink sink_;
+  const OutputOptions options_;
+};
+
+class CsvWriter : public ResultWriter {
+ public:
+  CsvWriter(Sink sink, const OutputOptions& options) : sink_(std::move(sink)), options_(options) {}
+
+  absl::Status Write(const OutputRow& row) override {
+    std::string lines;
+    absl::Status status = row.status;
+    if (status.ok() && row.embed != nullptr) {
+      const auto vectors = Decode(*row.embed, options_.vector_type);
+      status = vectors.status();
+      if (status.ok()) {
+        // The width is known with the first vector only, so the header waits for it; so do failed rows.
+        if (!header_done_ && !vectors->empty()) AppendVectorHeader(vectors->front().size(), &lines);
+        AppendVectors(row, *vectors, &lines);
+      }
+    } else if (status.ok() && row.classify != nullptr) {
+      AppendHeader("index,token_count,mode,truncated,error,rank,label,label_index,score", &lines);
+      for (int rank = 0; rank < row.classify->scores_size(); ++rank) {
+        const v1::LabelScore& score = row.classify->scores(rank);
+        AppendCommon(row.index, *row.classify, &lines);
+        absl::StrAppend(&lines, ",", rank, ",", CsvField(score.label()), ",", score.index(), ",");
+        AppendFloat(score.score(), "", &lines);
+        lines += '\n';
+      }
+    } else if (status.ok() && row.tokenize != nullptr) {
+      AppendHeader("index,error,position,id,type_id,token,start_byte,end_byte", &lines);
+      const v1::TokenizeResult& result = *row.tokenize;
+      for (int i = 0; i < result.ids_size(); ++i) {
+        absl::StrAppend(&lines, row.index, ",,", i, ",", result.ids(i), ",",
+                        i < result.type_ids_size() ? result.type_ids(i) : 0, ",",
+                        i < result.tokens_size() ? CsvField(result.tokens(i)) : "", ",");
+        if (i < result.spans_size())
+          absl::StrAppend(&lines, result.spans(i).start_byte(), ",", result.spans(i).end_byte());
+        else
+          lines += ",";
+        lines += '\n';
+      }
+    }
+    if (!status.ok()) return WriteFailed(row, status, std::move(lines));
+    return Put(lines);
+  }
+
+  absl::Status Finish() override {
+    absl::Status status;
+    if (!header_done_ && !pending_failed_.empty()) {
+      std::string lines;
+      AppendVectorHeader(static_cast<size_t>(std::max(options_.default_width, 0)), &lines);
+      status = Put(lines);
+    }
+    const absl::Status closed = sink_.Close();
+    return status.ok() ? closed : status;
+  }
+
+ private:
+  bool has_vectors() const { return options_.kind == RowKind::kVector || options_.kind == RowKind::kVectors; }
+
+  absl::Status Put(const std::string& lines) {
+    const absl::Status written = sink_.Write(lines);
+    return written.ok() && options_.path.empty() ? sink_.Flush() : written;
+  }
+
+  void AppendHeader(absl::string_view header, std::string* lines) {
+    if (!header_done_) absl::StrAppend(lines, header, "\n");
+    header_done_ = true;
+  }
+
+  void AppendVectorHeader(size_t width, std::string* lines) {
+    num_values_ = width;
+    std::string header = "index,token_count,mode,truncated,error";
+    if (options_.kind == RowKind::kVectors) header += ",vector,start_token,end_token,start_byte,end_byte";
+    for (size_t i = 0; i < width; ++i) absl::StrAppend(&header, ",v", i);
+    AppendHeader(header, lines);
+    for (const auto& [index, error] : pending_failed_) AppendFailed(index, error, lines);
+    pending_failed_.clear();
+  }
+
+  template <typename Result>
+  static void AppendCommon(int64_t index, const Result& result, std::string* lines) {
+    absl::StrAppend(lines, index, ",", result.token_count(), ",", ModeName(result.mode()), ",",
+                    result.truncated() ? "true" : "false", ",");
+  }
+
+  void AppendVectors(const OutputRow& row, const std::vector<std::vector<float>>& vectors, std::string* lines) const {
+    for (size_t i = 0; i < vectors.size(); ++i) {
+      AppendCommon(row.index, *row.embed, lines);
+      if (options_.kind == RowKind::kVectors) {
+        const v1::Span& span = row.embed->vectors(static_cast<int>(i)).span();
+        absl::StrAppend(lines, ",", i, ",", span.start_token(), ",", span.end_token(), ",", span.start_byte(), ",",
+                        span.end_byte());
+      }
+      for (const float value : vectors[i]) {
+        *lines += ',';
+        AppendFloat(value, "", lines);
+      }
+      *lines += '\n';
+    }
+  }
+
+  // A failed row has its index and its error; the other columns are empty.
+  void AppendFailed(int64_t index, const std::string& error, std::string* lines) const {
+    const std::string field = CsvField(error);
+    switch (options_.kind) {
+      case RowKind::kTokens:
+        absl::StrAppend(lines, index, ",", field, ",,,,,,\n");
+        return;
+      case RowKind::kScores:
+        absl::StrAppend(lines, index, ",,,,", field, ",,,,\n");
+        return;
+      default:
+        absl::StrAppend(lines, index, ",,,,", field,
+                        std::string((options_.kind == RowKind::kVectors ? 5 : 0) + num_values_, ','), "\n");
+    }
+  }
+
+  absl::Status WriteFailed(const OutputRow& row, const absl::Status& status, std::string lines) {
+    std::string error = absl::StrCat(CodeName(status.code()), ": ", status.message());
+    if (has_vectors() && !header_done_) {
+      if (pending_failed_.size() < kMaxPendingFailed) {
+        pending_failed_.emplace_back(row.index, std::move(error));
+        return absl::OkStatus();
+      }
+      AppendVectorHeader(static_cast<size_t>(std::max(options_.default_width, 0)), &lines);
+    }
+    if (options_.kind == RowKind::kScores)
+      AppendHeader("index,token_count,mode,truncated,error,rank,label,label_index,score", &lines);
+    if (options_.kind == RowKind::kTokens)
+      AppendHeader("index,error,position,id,type_id,token,start_byte,end_byte", &lines);
+    AppendFailed(row.index, error, &lines);
+    return Put(lines);
+  }
+
+  static constexpr size_t kMaxPendingFailed = 1'000;
+
+  Sink sink_;
+  const OutputOptions options_;
+  bool header_done_ = false;
+  size_t num_values_ = 0;
+  std::vector<std::pair<int64_t, std::string>> pending_failed_;  // before the first vector
+};
+
+// NumPy's format 1.0: float32 [N, W], one row a vector, in order; a failed input is one row of NaN. N is patched in at
+// the end.
+class NpyWriter : public ResultWriter {
+ public:
+  NpyWriter(Sink sink, const OutputOptions& options) : sink_(std::move(sink)), options_(options) {}
+
+  absl::Status Write(const OutputRow& row) override {
+    std::vector<std::vector<float>> vectors;
+    if (row.status.ok() && row.embed != nullptr) {
+      auto decoded = Decode(*row.embed, options_.vector_type);
+      if (!decoded.ok()) return decoded.status();
+      vectors = *std::move(decoded);
+    }
+    if (vectors.empty()) {
+      ++num_waiting_;
+      return width_ < 0 ? absl::OkStatus() : WriteWaiting();
+    }
+    for (const std::vector<float>& vector : vectors) {
+      if (width_ < 0) {
+        const absl::Status status = Begin(static_cast<int64_t>(vector.size()));
+        if (!status.ok()) return status;
+      }
+      if (static_cast<int64_t>(vector.size()) != width_) {
+        return absl::InternalError(
+            absl::StrCat("row ", row.index, " has ", vector.size(), " values, the rows before it ", width_));
+      }
+      const absl::Status status = Put(vector);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Finish() override {
+    absl::Status status;
+    if (width_ < 0) status = Begin(std::max(options_.default_width, 0));
+    if (status.ok()) status = sink_.Patch(Header());
+    const absl::Status closed = sink_.Close();
+    return status.ok() ? closed : status;
+  }
+
+ private:
+  static constexpr size_t kHeaderBytes = 128;  // a multiple of 64 with room for any N and W
+
+  std::string Header() const {
+    std::string text =
+        absl::StrCat("{'descr': '<f4', 'fortran_order': False, 'shape': (", num_rows_, ", ", width_, "), }");
+    text.resize(kHeaderBytes - 11, ' ');
+    const std::string magic("\x93NUMPY\x01\x00", 8);
+    const uint16_t bytes = static_cast<uint16_t>(kHeaderBytes - 10);
+    return absl::StrCat(magic, absl::string_view(reinterpret_cast<const char*>(&bytes), 2), text, "\n");
+  }
+
+  absl::Status Begin(int64_t width) {
+    width_ = width;
+    const absl::Status status = sink_.Write(Header());
+    return status.ok() ? WriteWaiting() : status;
+  }
+
+  absl::Status WriteWaiting() {
+    const std::vector<float> missing(static_cast<size_t>(width_), std::numeric_limits<float>::quiet_NaN());
+    for (; num_waiting_ > 0; --num_waiting_) {
+      const absl::Status status = Put(missing);
+      if (!status.ok()) return status;
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status Put(const std::vector<float>& vector) {
+    static_assert(std::endian::native == std::endian::little, "'<f4' is copied as it is");
+    ++num_rows_;
+    return sink_.Write(absl::string_view(reinterpret_cast<const char*>(vector.data()), 4 * vector.size()));
+  }
+
+  Sink sink_;
+  const OutputOptions options_;
+  int64_t width_ = -1;  // unknown until the first vector
+  int64_t num_rows_ = 0;
+  int64_t num_waiting_ = 0;  // failed rows not yet written
+};
+
+class TextWriter : public ResultWriter {
+ public:
+  TextWriter(Sink sink, const OutputOptions& options) : sink_(std::move(sink)), options_(options) {}
+
+  absl::Status Write(const OutputRow& row) override {
+    std::string lines = absl::StrFormat("%4d  ", row.index);
+    absl::Status status = row.status;
+    if (status.ok() && row.embed != nullptr) status = AppendEmbed(row, &lines);
+    if (status.ok() && row.classify != nullptr) AppendClassify(row, &lines);
+    if (status.ok() && row.tokenize != nullptr) AppendTokenize(row, &lines);
+    if (absl::IsResourceExhausted(status) && row.status.ok()) return status;
+    if (!status.ok()) {
+      absl::StrAppend(&lines, "failed  ", CodeName(status.code()), ": ", *row.source, ": ", status.message(), "\n");
+    }
+    const absl::Status written = sink_.Write(lines);
+    return written.ok() ? sink_.Flush() : written;
+  }
+
+  absl::Status Finish() override {
+    absl::Status status;
+    if (options_.similarity) status = sink_.Write(SimilarityTable());
+    const absl::Status closed = sink_.Close();
+    return status.ok() ? closed : status;
+  }
+
+ private:
+  struct Remembered {
+    int64_t index;
+    std::string text;
+    std::vector<float> vector;
+  };
+
+  template <typename Result>
+  static std::string About(const Result& result) {
+    return absl::StrCat(WithCommas(result.token_count()), result.token_count() == 1 ? " token  " : " tokens  ",
+                        ModeName(result.mode()), result.truncated() ? "  truncated" : "");
+  }
+
+  absl::Status AppendEmbed(const OutputRow& row, std::string* lines) {
+    auto vectors = Decode(*row.embed, options_.vector_type);
+    if (!vectors.ok()) return vectors.status();
+    absl::StrAppend(lines, TextOf(row.input, kPreviewChars), "\n      ", About(*row.embed), "  ");
+    if (options_.kind == RowKind::kVectors) {
+      absl::StrAppend(lines, WithCommas(static_cast<int64_t>(vectors->size())), " vectors\n");
+      for (size_t i = 0; i < vectors->size() && i < kShownTokens; ++i) {
+        const v1::Span& span = row.embed->vectors(static_cast<int>(i)).span();
+        absl::StrAppend(lines, absl::StrFormat("      %12s  ", absl::StrCat(span.start_token(), "-", span.end_token())),
+                        Values((*vectors)[i]), "  ", SpanText(row.input, span), "\n");
+      }
+      if (vectors->size() > kShownTokens)
+        absl::StrAppend(lines, "      … ", WithCommas(static_cast<int64_t>(vectors->size()) - kShownTokens), " more\n");
+      return absl::OkStatus();
+    }
+    if (vectors->empty()) return absl::InternalError("the server sent no vector");
+    absl::StrAppend(lines, Values(vectors->front()), "\n");
+    if (options_.similarity) {
+      if (remembered_.size() >= kMaxSimilarityRows) {
+        return absl::ResourceExhaustedError(
+            absl::StrCat("--similarity compares at most ", WithCommas(kMaxSimilarityRows), " texts"));
+      }
+      remembered_.push_back({row.index, TextOf(row.input, kPreviewChars), std::move(vectors->front())});
+    }
+    return absl::OkStatus();
+  }
+
+  static std::string Values(const std::vector<float>& vector) {
+    std::string shown;
+    for (size_t i = 0; i < vector.size() && i < kShownValues; ++i)
+      absl::StrAppendFormat(&shown, "%s%+.4f", i > 0 ? " " : "", vector[i]);
+    return absl::StrFormat("%d dims  norm %.4f  [%s%s]", vector.size(), Norm(vector), shown,
+                           vector.size() > kShownValues ? " …" : "");
+  }
+
+  // The piece of the text that a span speaks of, if it can be told.
+  static std::string SpanText(const v1::Input* input, const v1::Span& span) {
+    if (input == nullptr || !input->has_text() || span.end_byte() > input->text().size() ||
+        span.start_byte() >= span.end_byte()) {
+      return "";
+    }
+    return Preview(absl::string_view(input->text()).substr(span.start_byte(), span.end_byte() - span.start_byte()), 30);
+  }
+
+  static void AppendClassify(const OutputRow& row, std::string* lines) {
+    absl::StrAppend(lines, TextOf(row.input, kPreviewChars), "\n      ", About(*row.classify), "\n");
+    for (const v1::LabelScore& score : row.classify->scores()) {
+      absl::StrAppendFormat(lines, "      %8.4f  %s\n", score.score(), score.label());
+    }
+  }
+
+  static void AppendTokenize(const OutputRow& row, std::string* lines) {
+    const v1::TokenizeResult& result = *row.tokenize;
+    absl::StrAppend(lines, TextOf(row.input, kPreviewChars), "\n      ", WithCommas(result.ids_size()), " tokens\n");
+    const bool pair = row.input != nullptr && row.input->has_text_pair();
+    absl::StrAppendFormat(lines, "      %8s  %12s  %s%s\n", "id", "bytes", pair ? "text  " : "", "token");
+    for (int i = 0; i < result.ids_size(); ++i) {
+      std::string span;
+      if (i < result.spans_size()) span = absl::StrCat(result.spans(i).start_byte(), "-", result.spans(i).end_byte());
+      absl::StrAppendFormat(lines, "      %8d  %12s  ", result.ids(i), span);
+      if (pair) absl::StrAppendFormat(lines, "%4d  ", i < result.type_ids_size() ? result.type_ids(i) : 0);
+      absl::StrAppend(lines, i < result.tokens_size() ? result.tokens(i) : "", "\n");
+    }
+  }
+
+  std::string SimilarityTable() const {
+    if (remembered_.size() < 2) return "\nA table of similarities needs at least two texts.\n";
+    std::string table = "\nNearest other text, by cosine\n";
+    for (const Remembered& row : remembered_) {
+      const Remembered* nearest = nullptr;
+      double best = 0;
+      for (const Remembered& other : remembered_) {
+        if (&other == &row) continue;
+        const double cosine = Cosine(row.vector, other.vector);
+        if (nearest == nullptr || cosine > best) {
+          best = cosine;
+          nearest = &other;
+        }
+      }
+      absl::StrAppendFormat(&table, "%4d  %s\n      %+.4f  %d  %s\n", row.index, row.text, best, nearest->index,
+                            nearest->text);
+    }
+    return table;
+  }
+
+  Sink sink_;
+  const OutputOptions options_;
+  std::vector<Remembered> remembered_;
+};
+
+}  // namespace
+
+std::string ModeName(v1::ComputeMode mode) {
+  if (mode == v1::COMPUTE_MODE_UNSPECIFIED) return "";
+  const std::string name = v1::ComputeMode_Name(mode);
+  return name.empty() ? absl::StrCat(static_cast<int>(mode))
+                      : absl::AsciiStrToLower(absl::StripPrefix(name, "COMPUTE_MODE_"));
+}
+
+std::string WithCommas(int64_t number) {
+  std::string digits = absl::StrCat(number);
+  for (int at = static_cast<int>(digits.size()) - 3; at > (number < 0 ? 1 : 0); at -= 3)
+    digits.insert(static_cast<size_t>(at), 1, ',');
+  return digits;
+}
+
+absl::StatusOr<OutputFormat> ResolveFormat(const OutputOptions& options, bool out_is_terminal) {
+  OutputFormat format = options.format;
+  if (format == OutputFormat::kAuto) {
+    if (options.path.empty()) {
+      format = out_is_terminal || options.similarity ? OutputFormat::kText : OutputFormat::kJsonl;
+    } else if (absl::EndsWith(options.path, ".jsonl") || absl::EndsWith(options.path, ".ndjson")) {
+      format = OutputFormat::kJsonl;
+    } else if (absl::EndsWith(options.path, ".csv")) {
+      format = OutputFormat::kCsv;
+    } else if (absl::EndsWith(options.path, ".npy")) {
+      format = OutputFormat::kNpy;
+    } else if (absl::EndsWith(options.path, ".txt")) {
+      format = OutputFormat::kText;
+    } else {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--output=", options.path, ": the suffix is none of .jsonl, .csv, .npy, .txt; say --format"));
+    }
+  }
+  if (format == OutputFormat::kNpy) {
+    if (options.kind == RowKind::kScores || options.kind == RowKind::kTokens) {
+      return absl::InvalidArgumentError("npy holds vectors only: use it with embed");
+    }
+    if (options.path.empty()) return absl::InvalidArgumentError("npy needs a file: say --output=FILE.npy");
+  }
+  if (options.similarity && (format != OutputFormat::kText || options.kind != RowKind::kVector)) {
+    return absl::InvalidArgumentError(
+        "--similarity prints a table for people: it needs --format=text and one vector a text");
+  }
+  return format;
+}
+
+absl::StatusOr<std::unique_ptr<ResultWriter>> OpenWriter(const OutputOptions& options, std::FILE* out,
+                                                         bool out_is_terminal) {
+  const absl::StatusOr<OutputFormat> format = ResolveFormat(options, out_is_terminal);
+  if (!format.ok()) return format.status();
+  absl::StatusOr<Sink> sink = Sink::Open(options.path, out);
+  if (!sink.ok()) return sink.status();
+  switch (*format) {
+    case OutputFormat::kJsonl:
+      return std::make_unique<JsonlWriter>(*std::move(sink), options);
+    case OutputFormat::kCsv:
+      return std::make_unique<CsvWriter>(*std::move(sink), options);
+    case OutputFormat::kNpy:
+      return std::make_unique<NpyWriter>(*std::move(sink), options);
+    default:
+      return std::make_unique<TextWriter>(*std::move(sink), options);
+  }
+}
+
+}  // namespace lion::client
