@@ -6,9 +6,11 @@
 mod safetensors;
 mod tokenizer;
 
+use std::cell::RefCell;
 use std::ffi::{c_char, c_void, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::{null, null_mut};
+use std::sync::Once;
 use tokenizer::{Encoded, Options, Span, TextEncoder};
 
 #[derive(Clone, Copy)]
@@ -31,22 +33,40 @@ impl Error {
     }
 }
 
+thread_local! {
+    /// The panic that is on its way to `guarded`.
+    static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// Panics become errors, so they are not also printed: a server's log has one line for one failure.
+fn keep_panics_off_stderr() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        std::panic::set_hook(Box::new(|info| {
+            let payload = info.payload();
+            let what = payload
+                .downcast_ref::<&str>()
+                .copied()
+                .or_else(|| payload.downcast_ref::<String>().map(String::as_str))
+                .unwrap_or("no message");
+            let place = info.location().map_or(String::new(), |l| {
+                format!(" ({}:{})", l.file().rsplit('/').next().unwrap_or_default(), l.line())
+            });
+            PANIC.set(format!("panic: {what}{place}"));
+        }))
+    });
+}
+
 /// Runs `work` and turns its error, or its panic, into a code and a message.
 ///
 /// # Safety
 /// `error` can be written.
 unsafe fn guarded(error: *mut *mut c_char, work: impl FnOnce() -> Result<(), Error>) -> i32 {
+    keep_panics_off_stderr();
     let failure = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return 0,
         Ok(Err(failure)) => failure,
-        Err(panic) => {
-            let what = panic
-                .downcast_ref::<&str>()
-                .map(|s| s.to_string())
-                .or_else(|| panic.downcast_ref::<String>().cloned())
-                .unwrap_or_else(|| "no message".to_string());
-            Error::internal(format!("panic: {what}"))
-        }
+        Err(_) => Error::internal(PANIC.take()),
     };
     // One line, and a C string.
     let line: String = failure.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
