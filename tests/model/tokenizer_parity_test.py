@@ -259,7 +259,7 @@ class Both:
         return ours
 
 
-@pytest.fixture(scope="module", params=[*FILES, *MADE], ids=lambda p: p.parent.name if isinstance(p, pathlib.Path) else p)
+@pytest.fixture(scope="module", params=[*FILES, *MADE], ids=lambda p: p if isinstance(p, str) else str(p.parent.name + "-file"))
 def both(request, tmp_path_factory):
     path = request.param
     if isinstance(path, str):

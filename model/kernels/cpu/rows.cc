@@ -38,7 +38,7 @@ HWY_ATTR HWY_INLINE void Store(V v, uint16_t* y) {
   const auto even = hn::And(hn::ShiftRight<16>(bits), hn::Set(du, 1));
   const auto rounded = hn::ShiftRight<16>(hn::Add(bits, hn::Add(even, hn::Set(du, 0x7FFF))));
   const auto nan = hn::Or(hn::ShiftRight<16>(bits), hn::Set(du, 0x40));
-  const auto is_nan = hn::RebindMask(du, hn::Ne(v, v));
+  const auto is_nan = hn::RebindMask(du, hn::IsNaN(v));
   const auto kept = hn::IfThenElse(is_nan, nan, rounded);
   hn::StoreU(hn::DemoteTo(U16(), hn::BitCast(I32(), kept)), U16(), y);
 }
@@ -152,6 +152,7 @@ HWY_ATTR void BF16ToF32(const uint16_t* x, float* y, int64_t n) {
 
 HWY_ATTR void F16ToF32(const uint16_t* x, float* y, int64_t n) {
   const F32 d;
+  const U32 du;
   const hn::Rebind<hwy::float16_t, F32> d16;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
   for (int64_t i = 0; i < n; i += N) {
@@ -159,7 +160,14 @@ HWY_ATTR void F16ToF32(const uint16_t* x, float* y, int64_t n) {
     float out[kPad];
     const int64_t count = std::min(N, n - i);
     std::copy(x + i, x + i + count, in);
-    hn::StoreU(hn::PromoteTo(d, hn::BitCast(d16, hn::LoadU(U16(), in))), d, out);
+    const auto bits = hn::LoadU(U16(), in);
+    const auto wide = hn::PromoteTo(du, bits);
+    // Infinity and NaN by hand: without F16C, Highway's conversion takes them for large numbers.
+    const auto special = hn::Or(hn::ShiftLeft<16>(hn::And(wide, hn::Set(du, 0x8000))),
+                                hn::Or(hn::Set(du, 0x7F800000), hn::ShiftLeft<13>(hn::And(wide, hn::Set(du, 0x3FF)))));
+    const auto is_special = hn::Eq(hn::And(wide, hn::Set(du, 0x7C00)), hn::Set(du, 0x7C00));
+    const V value = hn::PromoteTo(d, hn::BitCast(d16, bits));
+    hn::StoreU(hn::IfThenElse(hn::RebindMask(d, is_special), hn::BitCast(d, special), value), d, out);
     std::copy(out, out + count, y + i);
   }
 }
@@ -179,7 +187,7 @@ HWY_ATTR void LogDecays(const float* x, int64_t T, int64_t E, const float* weigh
     const V open = hn::Log1p(d, hn::Sub(tiny, r));
     const V closed = hn::Log(d, hn::Add(r, tiny));
     const V a = hn::Min(hn::IfThenElse(hn::Lt(z, hn::Zero(d)), open, closed), hn::Zero(d));
-    Store(hn::IfThenElse(hn::Ne(z, z), z, a), log_a + i);
+    Store(hn::IfThenElse(hn::IsNaN(z), z, a), log_a + i);
   }
 }
 

@@ -1,0 +1,333 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/cpu_encoder.h"
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <random>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "model/compute_pool.h"
+#include "model/model.h"
+#include "tests/model/plain_form.h"
+#include "tests/model/random_model.h"
+
+namespace lion {
+namespace {
+
+using testing::HasSubstr;
+
+struct Form {
+  ComputeMode mode;
+  int chunk_tokens;
+};
+
+constexpr Form kForms[] = {{ComputeMode::kParallel, 0},  {ComputeMode::kChunked, 0},   {ComputeMode::kChunked, 1},
+                           {ComputeMode::kChunked, 7},   {ComputeMode::kChunked, 16},  {ComputeMode::kChunked, 64},
+                           {ComputeMode::kChunked, 100}, {ComputeMode::kRecurrent, 0}};
+
+std::unique_ptr<Model> Load(const RandomModel& directory, ComputePool* pool, DType dtype = DType::kFloat32) {
+  ModelOptions options;
+  options.directory = directory.directory();
+  options.dtype = dtype;
+  options.parallel_max_tokens = 128;
+  absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, pool);
+  EXPECT_TRUE(model.ok()) << model.status();
+  return model.ok() ? *std::move(model) : nullptr;
+}
+
+std::vector<RowResult> Encode(Model& model, const std::vector<Row>& rows) {
+  std::vector<RowResult> results(rows.size());
+  const absl::Status status = model.encoder()->Encode(rows, absl::MakeSpan(results));
+  EXPECT_TRUE(status.ok()) << status;
+  return results;
+}
+
+// Root of the mean square, and the largest difference; infinite where a value is not finite.
+struct Error {
+  double rms = 0;
+  double max = 0;
+};
+template <class T>
+Error Difference(const std::vector<T>& actual, const std::vector<double>& expected) {
+  Error error;
+  if (actual.size() != expected.size()) return {INFINITY, INFINITY};
+  for (size_t i = 0; i < actual.size(); ++i) {
+    const double d = std::fabs(static_cast<double>(actual[i]) - expected[i]);
+    if (!std::isfinite(d)) return {INFINITY, INFINITY};
+    error.rms += d * d / static_cast<double>(actual.size());
+    error.max = std::max(error.max, d);
+  }
+  error.rms = std::sqrt(error.rms);
+  return error;
+}
+
+RandomModelOptions OptionsFor(Variant variant, bool layer_norm_after) {
+  RandomModelOptions options;
+  options.variant = variant;
+  options.layer_norm_after = layer_norm_after;
+  options.absolute_positions = variant == Variant::kLit;
+  return options;
+}
+
+class VariantTest : public testing::TestWithParam<std::tuple<Variant, bool>> {
+ protected:
+  RandomModelOptions Options() const { return OptionsFor(std::get<0>(GetParam()), std::get<1>(GetParam())); }
+};
+
+TEST_P(VariantTest, AllFormsAgreeWithThePlainFormInFp64) {
+  const RandomModelOptions options = Options();
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool);
+  ASSERT_NE(model, nullptr);
+  // One token, and around chunks of 7, 16, 32 and 64; 200 crosses blocks of the parallel form.
+  for (int64_t L : {1, 2, 6, 7, 8, 15, 16, 17, 23, 31, 32, 33, 50, 63, 64, 65, 98, 128, 194, 200}) {
+    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
+    std::vector<Row> rows;
+    for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
+    const std::vector<RowResult> results = Encode(*model, rows);
+    const std::vector<double> truth = PlainForm(options, directory.tensors(), ids, PlainType::kFloat64);
+    // fp32's own rounding through two layers, as torch has it: the yardstick of the tolerance.
+    const Error plain = Difference(PlainForm(options, directory.tensors(), ids, PlainType::kFloat32), truth);
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const Error error = Difference(results[i].values, truth);
+      constexpr double kUlp = 2.4e-7;  // of fp32 at 2 to 4, the scale of a LayerNorm's largest outputs
+      EXPECT_LE(error.max, 4 * plain.max + 16 * kUlp) << "L " << L << " form " << i;
+    }
+  }
+}
+
+TEST_P(VariantTest, BFloat16ErrsAtMostTwiceAsMuchAsThePlainForm) {
+  RandomModelOptions options = Options();
+  options.hidden_width = 128;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool, DType::kBFloat16);
+  ASSERT_NE(model, nullptr);
+  for (int64_t L : {1, 33, 64, 200}) {
+    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
+    const auto& tensors = directory.tensors();
+    const std::vector<double> truth = PlainForm(options, tensors, ids, PlainType::kFloat64);
+    const Error plain = Difference(PlainForm(options, tensors, ids, PlainType::kBFloat16), truth);
+    std::vector<Row> rows;
+    for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
+    const std::vector<RowResult> results = Encode(*model, rows);
+    constexpr double kUlp = 1.0 / 256;  // of bfloat16 at 1, the scale of a LayerNorm's output
+    for (size_t i = 0; i < rows.size(); ++i) {
+      const Error error = Difference(results[i].values, truth);
+      EXPECT_LE(error.rms, 2 * plain.rms + kUlp) << "L " << L << " form " << i;
+      EXPECT_LE(error.max, 2 * plain.max + kUlp) << "L " << L << " form " << i;
+    }
+  }
+}
+
+std::string VariantName(const testing::TestParamInfo<std::tuple<Variant, bool>>& info) {
+  const char* names[] = {"Lit", "D", "S"};
+  return std::string(names[static_cast<int>(std::get<0>(info.param))]) + (std::get<1>(info.param) ? "After" : "Plain");
+}
+
+INSTANTIATE_TEST_SUITE_P(Variants, VariantTest,
+                         testing::Combine(testing::Values(Variant::kLit, Variant::kD, Variant::kS), testing::Bool()),
+                         VariantName);
+
+class BitsTest : public testing::TestWithParam<DType> {};
+
+TEST_P(BitsTest, ARowIsTheSameAloneAndInAnyBatch) {
+  RandomModelOptions options;
+  options.hidden_width = 128;
+  options.feed_forward_width = 512;  // wide enough for oneDNN to choose by the number of rows
+  options.dense_width = 48;
+  const RandomModel directory(options);
+  ComputePool one({.num_threads = 1});
+  ComputePool two({.num_threads = 2});
+  const std::unique_ptr<Model> alone = Load(directory, &one, GetParam());
+  const std::unique_ptr<Model> model = Load(directory, &two, GetParam());
+  ASSERT_NE(alone, nullptr);
+  ASSERT_NE(model, nullptr);
+
+  std::mt19937 random(7);
+  std::vector<std::vector<uint32_t>> companions;
+  for (int i = 0; i < 41; ++i) companions.push_back(RandomIds(1 + random() % 90, options.vocab_size, 100 + i));
+  companions.push_back(RandomIds(700, options.vocab_size, 200));  // shared by the workers
+  const ComputeMode modes[] = {ComputeMode::kParallel, ComputeMode::kChunked, ComputeMode::kRecurrent};
+  const RowOutput outputs[] = {RowOutput::kTokens, RowOutput::kPooledMean, RowOutput::kPooledCls, RowOutput::kLogits};
+
+  for (int64_t L : {1, 5, 64, 133, 300, 600, 1000}) {
+    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
+    for (ComputeMode mode : modes) {
+      for (RowOutput output : outputs) {
+        const Row row{ids, {}, mode, 0, output};
+        const RowResult expected = Encode(*alone, {row}).front();
+        for (int num_companions : {0, 1, 3, 17, 40}) {
+          // The row at every kind of place: offsets take all values modulo 64 as companions change in length.
+          std::vector<Row> rows;
+          for (int i = 0; i < num_companions; ++i) {
+            const std::vector<uint32_t>& other = companions[random() % companions.size()];
+            rows.push_back({other, {}, modes[random() % 3], 0, outputs[random() % 4]});
+          }
+          const size_t place = rows.empty() ? 0 : random() % (rows.size() + 1);
+          rows.insert(rows.begin() + static_cast<std::ptrdiff_t>(place), row);
+          const std::vector<RowResult> results = Encode(*model, rows);
+          ASSERT_EQ(results[place].values, expected.values)
+              << "L " << L << " mode " << Name(mode) << " output " << static_cast<int>(output) << " beside "
+              << num_companions;
+        }
+      }
+    }
+  }
+}
+
+TEST_P(BitsTest, EveryOffsetModulo64) {
+  RandomModelOptions options;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool, GetParam());
+  ASSERT_NE(model, nullptr);
+  const std::vector<uint32_t> ids = RandomIds(70, options.vocab_size, 1);
+  const std::vector<uint32_t> before = RandomIds(64, options.vocab_size, 2);
+  const Row row{ids, {}, ComputeMode::kChunked, 16, RowOutput::kTokens};
+  const RowResult expected = Encode(*model, {row}).front();
+  for (size_t offset = 1; offset <= 64; ++offset) {
+    const Row first{absl::MakeConstSpan(before).subspan(0, offset), {}, ComputeMode::kParallel, 0, RowOutput::kTokens};
+    ASSERT_EQ(Encode(*model, {first, row})[1].values, expected.values) << offset;
+  }
+}
+
+TEST_P(BitsTest, ARowOfNaNLeavesTheOthersAlone) {
+  RandomModelOptions options;
+  RandomModel directory(options);
+  // Words 0 and 1 are poison.
+  std::vector<float>& words = directory.tensors()["bert.embeddings.word_embeddings.weight"].values;
+  std::fill(words.begin(), words.begin() + options.hidden_width, std::numeric_limits<float>::quiet_NaN());
+  std::fill(words.begin() + options.hidden_width, words.begin() + 2 * options.hidden_width,
+            std::numeric_limits<float>::infinity());
+  directory.WriteWeights();
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool, GetParam());
+  ASSERT_NE(model, nullptr);
+  for (const Form& form : kForms) {
+    for (RowOutput output : {RowOutput::kTokens, RowOutput::kPooledMean, RowOutput::kLogits}) {
+      std::vector<std::vector<uint32_t>> good;
+      for (int64_t L : {3, 40, 70}) {
+        good.push_back(RandomIds(L, options.vocab_size - 2, static_cast<uint32_t>(L)));
+        for (uint32_t& id : good.back()) id += 2;
+      }
+      std::vector<std::vector<uint32_t>> bad;
+      for (int64_t L : {20, 65, 9, 30}) bad.push_back(std::vector<uint32_t>(L, static_cast<uint32_t>(L % 2)));
+      std::vector<Row> rows;
+      for (size_t i = 0; i < bad.size(); ++i) {
+        rows.push_back({bad[i], {}, form.mode, form.chunk_tokens, output});
+        if (i < good.size()) rows.push_back({good[i], {}, form.mode, form.chunk_tokens, output});
+      }
+      const std::vector<RowResult> results = Encode(*model, rows);
+      for (size_t i = 0; i < good.size(); ++i) {
+        const RowResult expected = Encode(*model, {rows[2 * i + 1]}).front();
+        EXPECT_EQ(results[2 * i + 1].values, expected.values);
+        EXPECT_TRUE(std::isfinite(expected.values.front()));
+      }
+      for (size_t i = 0; i < bad.size(); ++i) EXPECT_TRUE(std::isnan(results[2 * i].values.front())) << i;
+    }
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, BitsTest, testing::Values(DType::kFloat32, DType::kBFloat16),
+                         [](const auto& test) { return std::string(Name(test.param)); });
+
+TEST(CpuEncoderTest, PoolsAndProjects) {
+  RandomModelOptions options;
+  options.dense_width = 24;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool);
+  ASSERT_NE(model, nullptr);
+  EXPECT_EQ(model->info().embedding_width, 24);
+  EXPECT_TRUE(model->info().normalize);
+  EXPECT_EQ(model->info().pooling, Pooling::kMean);
+  RandomModelOptions plain_options = options;
+  plain_options.dense_width = 0;
+  const RandomModel plain_directory(plain_options);  // the same seed: the same weights without the pipeline
+  const std::unique_ptr<Model> plain = Load(plain_directory, &pool);
+  ASSERT_NE(plain, nullptr);
+  EXPECT_FALSE(plain->info().normalize);
+  EXPECT_EQ(plain->info().embedding_width, options.hidden_width);
+
+  const int64_t E = options.hidden_width;
+  const int64_t L = 150;
+  const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, 3);
+  auto row = [&](RowOutput output) { return Row{ids, {}, ComputeMode::kChunked, 0, output}; };
+  const std::vector<RowResult> results =
+      Encode(*plain, {row(RowOutput::kTokens), row(RowOutput::kPooledMean), row(RowOutput::kPooledCls)});
+  ASSERT_EQ(results[0].num_vectors, L);
+  ASSERT_EQ(results[0].width, E);
+  ASSERT_EQ(results[1].values.size(), static_cast<size_t>(E));
+  for (int64_t e = 0; e < E; ++e) {
+    double mean = 0;
+    for (int64_t t = 0; t < L; ++t) mean += results[0].values[t * E + e] / static_cast<double>(L);
+    EXPECT_NEAR(results[1].values[e], mean, 1e-5);
+    EXPECT_EQ(results[2].values[e], results[0].values[e]);
+  }
+  // TOKENS never passes Dense; the pooled row does.
+  const std::vector<RowResult> projected = Encode(*model, {row(RowOutput::kTokens), row(RowOutput::kPooledMean)});
+  EXPECT_EQ(projected[0].values, results[0].values);
+  EXPECT_EQ(projected[1].width, 24);
+}
+
+TEST(CpuEncoderTest, RefusesRowsThatBreakTheContract) {
+  RandomModelOptions options = OptionsFor(Variant::kLit, true);
+  options.max_positions = 20;
+  options.num_labels = 0;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 1});
+  const std::unique_ptr<Model> model = Load(directory, &pool);
+  ASSERT_NE(model, nullptr);
+  EXPECT_FALSE(model->info().classifies);
+  const std::vector<uint32_t> ids(20, 1);
+  const std::vector<uint32_t> long_ids(21, 1);
+  const std::vector<uint32_t> unknown = {1, 97};
+  const std::vector<uint32_t> one_type = {0};
+  const std::vector<uint32_t> bad_types(20, 2);
+  const std::vector<std::pair<Row, std::string>> cases = {
+      {Row{{}, {}}, "has no ids"},
+      {Row{long_ids, {}}, "21 tokens, the model has 20 positions"},
+      {Row{unknown, {}}, "id 97 is not below the vocabulary size 97"},
+      {Row{ids, one_type}, "1 type ids for 20 ids"},
+      {Row{ids, bad_types}, "type id 2 is not below 2"},
+      {Row{ids, {}, ComputeMode::kChunked, 129}, "chunk_tokens 129 is not from 0 to 128"},
+      {Row{ids, {}, ComputeMode::kParallel, 0, RowOutput::kLogits}, "the model has no classifier"},
+  };
+  for (const auto& [row, message] : cases) {
+    RowResult result;
+    const absl::Status status = model->encoder()->Encode({&row, 1}, {&result, 1});
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << message;
+    EXPECT_THAT(std::string(status.message()), HasSubstr("rows[0]: " + message));
+  }
+  EXPECT_TRUE(model->encoder()->Encode({}, {}).ok());
+}
+
+TEST(CpuEncoderTest, LongRowsStayExact) {
+  // 3,000 tokens through the workers' shared path: chunked and recurrent against each other.
+  RandomModelOptions options;
+  options.gate_bias = -5;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool);
+  ASSERT_NE(model, nullptr);
+  const std::vector<uint32_t> ids = RandomIds(3000, options.vocab_size, 5);
+  const std::vector<RowResult> results =
+      Encode(*model, {{ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens},
+                      {ids, {}, ComputeMode::kRecurrent, 0, RowOutput::kTokens},
+                      {ids, {}, ComputeMode::kParallel, 0, RowOutput::kTokens}});
+  const std::vector<double> recurrent(results[1].values.begin(), results[1].values.end());
+  EXPECT_LE(Difference(results[0].values, recurrent).max, 5e-5);
+  EXPECT_LE(Difference(results[2].values, recurrent).max, 5e-5);
+}
+
+}  // namespace
+}  // namespace lion

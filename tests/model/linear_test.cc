@@ -1,0 +1,106 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/linear.h"
+
+#include <cmath>
+#include <cstring>
+#include <memory>
+#include <random>
+#include <vector>
+
+#include "gtest/gtest.h"
+#include "model/compute_pool.h"
+#include "model/kernels/cpu/rows.h"
+
+namespace lion {
+namespace {
+
+struct Shape {
+  int64_t N;
+  int64_t K;
+};
+
+class LinearTest : public testing::TestWithParam<DType> {};
+
+// y of rows of x, as fp32, through a pool's worker.
+std::vector<float> Multiply(ComputePool& pool, const Linear& linear, const std::vector<float>& x, int64_t rows) {
+  const int64_t K = linear.in_width();
+  const int64_t N = linear.out_width();
+  const bool bf16 = linear.dtype() == DType::kBFloat16;
+  std::vector<float> in(x);
+  in.resize((rows + Linear::kMaxTileRows) * K, 0.f);
+  std::vector<uint16_t> narrow(in.size());
+  ToBFloat16(in.data(), narrow.data(), static_cast<int64_t>(in.size()));
+  std::vector<float> y(rows * N);
+  pool.Run(1, [&](int, int) {
+    linear.Run(bf16 ? static_cast<const void*>(narrow.data()) : in.data(), rows,
+               [&](int64_t row, int64_t n, const void* out) {
+                 if (bf16) {
+                   FromBFloat16(static_cast<const uint16_t*>(out), y.data() + row * N, n * N);
+                 } else {
+                   std::memcpy(y.data() + row * N, out, n * N * sizeof(float));
+                 }
+               });
+  });
+  return y;
+}
+
+TEST_P(LinearTest, MultipliesAndIsTheSameForAnyNumberOfRows) {
+  ComputePool pool({.num_threads = 1});
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  // Odd widths, and the shapes where AMX was seen to sum in other orders by the number of rows.
+  for (const Shape& shape : {Shape{1, 1}, Shape{35, 50}, Shape{144, 48}, Shape{256, 1024}, Shape{2304, 768}, Shape{768, 3072}}) {
+    std::vector<float> weight(shape.N * shape.K);
+    for (float& w : weight) w = normal(random) / std::sqrt(static_cast<float>(shape.K));
+    std::vector<float> bias(shape.N);
+    for (float& b : bias) b = normal(random);
+    std::unique_ptr<Linear> linear;
+    pool.Run(1, [&](int, int) {
+      linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, GetParam());
+    });
+    ASSERT_FALSE(linear->tile_rows().empty());
+    const int64_t rows = 300;
+    std::vector<float> x(rows * shape.K);
+    for (float& v : x) v = normal(random);
+    const std::vector<float> y = Multiply(pool, *linear, x, rows);
+
+    const double epsilon = GetParam() == DType::kBFloat16 ? 1.0 / 256 : 1.2e-7;
+    for (int64_t r : {int64_t{0}, int64_t{17}, rows - 1}) {
+      for (int64_t n = 0; n < shape.N; ++n) {
+        double expected = bias[n];
+        double size = std::fabs(bias[n]);
+        for (int64_t k = 0; k < shape.K; ++k) {
+          const double term = static_cast<double>(x[r * shape.K + k]) * weight[n * shape.K + k];
+          expected += term;
+          size += std::fabs(term);
+        }
+        ASSERT_LE(std::fabs(y[r * shape.N + n] - expected), 4 * epsilon * size) << shape.N << "x" << shape.K;
+      }
+    }
+    for (int64_t first : {0, 1, 40, 290}) {
+      for (int64_t count : {1, 2, 9, 10, 16, 33, 64, 100, 200}) {
+        if (first + count > rows) continue;
+        const std::vector<float> part(x.begin() + first * shape.K, x.begin() + (first + count) * shape.K);
+        const std::vector<float> alone = Multiply(pool, *linear, part, count);
+        const std::vector<float> expected(y.begin() + first * shape.N, y.begin() + (first + count) * shape.N);
+        ASSERT_EQ(alone, expected) << shape.N << "x" << shape.K << " rows " << first << "+" << count;
+      }
+    }
+  }
+}
+
+TEST_P(LinearTest, WorksWithoutABias) {
+  ComputePool pool({.num_threads = 1});
+  const std::vector<float> weight = {1, 2, 3, 4};
+  std::unique_ptr<Linear> linear;
+  pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), nullptr, 2, 2, GetParam()); });
+  EXPECT_EQ(Multiply(pool, *linear, {1, 1, 2, 0}, 2), (std::vector<float>{3, 7, 2, 6}));
+}
+
+INSTANTIATE_TEST_SUITE_P(DTypes, LinearTest, testing::Values(DType::kFloat32, DType::kBFloat16),
+                         [](const auto& test) { return std::string(Name(test.param)); });
+
+}  // namespace
+}  // namespace lion

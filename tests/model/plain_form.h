@@ -1,0 +1,30 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_TESTS_MODEL_PLAIN_FORM_H_
+#define LION_TESTS_MODEL_PLAIN_FORM_H_
+
+// The text encoder as plain torch operations on one sequence: M is built whole, nothing is fused, packed or chunked.
+//
+// In fp64 it is the truth that the engine is tested against. In bfloat16 it is the yardstick for the engine's error there:
+// x, q, k, v, scores and all products in that type; z, log a, their sums, M and LayerNorm's statistics in fp32.
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "model/types.h"
+#include "tests/model/random_model.h"
+
+namespace lion {
+
+enum class PlainType { kFloat64, kFloat32, kBFloat16 };
+
+// The last hidden states (L, E) of ids with type ids all 0.
+std::vector<double> PlainForm(const RandomModelOptions& options, const std::map<std::string, NamedTensor>& tensors,
+                              const std::vector<uint32_t>& ids, PlainType type);
+
+}  // namespace lion
+
+#endif  // LION_TESTS_MODEL_PLAIN_FORM_H_
