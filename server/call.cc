@@ -10,11 +10,9 @@
 
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/duration.pb.h"
-#include "grpcpp/impl/codegen/proto_utils.h"
-#include "grpcpp/support/proto_buffer_reader.h"
-#include "grpcpp/support/proto_buffer_writer.h"
 #include "lion/v1/encoder.pb.h"
 #include "server/answer.h"
+#include "server/bytes.h"
 #include "server/list_models.h"
 #include "server/rows.h"
 #include "server/status_map.h"
@@ -30,17 +28,6 @@ constexpr size_t kMaxInlineBytes = 256 << 10;
 // How near to its deadline a cancellation counts as the deadline's (see WhyCancelled).
 constexpr absl::Duration kDeadlineSlack = absl::Milliseconds(20);
 constexpr double kDeadlineSlackShare = 0.01;
-
-bool ParseBytes(grpc::ByteBuffer* bytes, grpc::protobuf::MessageLite* message) {
-  return grpc::GenericDeserialize<grpc::ProtoBufferReader, grpc::protobuf::MessageLite>(bytes, message).ok();
-}
-
-absl::Status SerializeBytes(const grpc::protobuf::MessageLite& message, grpc::ByteBuffer* bytes) {
-  bool own = false;
-  const grpc::Status status =
-      grpc::GenericSerialize<grpc::ProtoBufferWriter, grpc::protobuf::MessageLite>(message, bytes, &own);
-  return status.ok() ? absl::OkStatus() : absl::InternalError("the answer could not be serialised");
-}
 
 void FillDuration(absl::Duration from, google::protobuf::Duration* to) {
   const int64_t nanos = std::max<int64_t>(absl::ToInt64Nanoseconds(from), 0);

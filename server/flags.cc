@@ -1,0 +1,315 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "server/flags.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <limits>
+#include <optional>
+#include <utility>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/flags/usage_config.h"
+#include "absl/status/status.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
+#include "model/model.h"
+#include "server/api_keys.h"
+#include "server/build_info.h"
+#include "server/status_map.h"
+#include "server/tls.h"
+#include "server/validate.h"
+
+ABSL_FLAG(std::string, listen, lion::FlagValues().listen, "HOST:PORT of gRPC; port 0 = any free one");
+ABSL_FLAG(std::string, metrics_listen, lion::FlagValues().metrics_listen,
+          "HOST:PORT of Prometheus' /metrics; port 0 = any free one");
+ABSL_FLAG(std::string, device, lion::FlagValues().device, "auto | cpu | cuda | cuda:0,cuda:1");
+ABSL_FLAG(std::string, dtype, lion::FlagValues().dtype,
+          "precision of the products: auto (float32 on the CPU) | float32 | bfloat16 | float16 | int8 | fp8");
+ABSL_FLAG(std::string, mode, lion::FlagValues().mode,
+          "form of rows whose caller leaves it to us: auto (by length) | parallel | chunked | recurrent");
+ABSL_FLAG(
+    int64_t, parallel_max_tokens, lion::FlagValues().parallel_max_tokens,
+    "longest row that runs parallel in mode auto, at most 16384; 0 = measured once at start-up, out of 64, 128, 256, "
+    "512, 1024");
+ABSL_FLAG(int64_t, chunk_tokens, lion::FlagValues().chunk_tokens,
+          "tokens of a chunk where a caller names none, 1 to 128; 0 = a constant of the device");
+ABSL_FLAG(int64_t, max_batch_tokens, lion::FlagValues().max_batch_tokens,
+          "size to which a batch is filled; a longer row travels alone; 0 = 16384 on the CPU");
+ABSL_FLAG(int64_t, max_sequence_tokens, lion::FlagValues().max_sequence_tokens,
+          "longest row; never above a model's absolute positions; 0 = 131072");
+ABSL_FLAG(int64_t, max_queue_tokens, lion::FlagValues().max_queue_tokens,
+          "tokens that may wait, all models together, and of one call; 0 = the larger of 1048576 and 8 * "
+          "max_sequence_tokens");
+ABSL_FLAG(int64_t, max_inputs, lion::FlagValues().max_inputs, "inputs of a call; 0 = 1024");
+ABSL_FLAG(int64_t, max_message_mib, lion::FlagValues().max_message_mib,
+          "largest incoming message in MiB, at most 2047; 0 = 64");
+ABSL_FLAG(int64_t, compute_threads, lion::FlagValues().compute_threads, "threads of the encoder; 0 = one a core");
+ABSL_FLAG(int64_t, tokenizer_threads, lion::FlagValues().tokenizer_threads,
+          "threads of the tokenizer; 0 = one for two cores");
+ABSL_FLAG(std::string, tls_cert, lion::FlagValues().tls_cert,
+          "PEM file of the server's certificate chain; empty = no TLS");
+ABSL_FLAG(std::string, tls_key, lion::FlagValues().tls_key, "PEM file of its private key");
+ABSL_FLAG(std::string, tls_client_ca, lion::FlagValues().tls_client_ca,
+          "PEM file of the authority that callers' certificates must come from; empty = callers need none");
+ABSL_FLAG(std::string, api_key_file, lion::FlagValues().api_key_file,
+          "lines 'NAME SHA256HEX', # comments: who may call with 'authorization: Bearer KEY'; empty = everybody");
+ABSL_FLAG(absl::Duration, drain_delay, lion::FlagValues().drain_delay,
+          "after SIGTERM, how long calls are served as before while health says NOT_SERVING");
+ABSL_FLAG(absl::Duration, drain_timeout, lion::FlagValues().drain_timeout,
+          "from SIGTERM, when calls that are still running are cut; 0 = 30s");
+ABSL_FLAG(std::string, log_format, lion::FlagValues().log_format, "text | json");
+
+namespace lion {
+namespace {
+
+constexpr int64_t kDefaultMaxBatchTokens = 16384;
+constexpr int64_t kDefaultMaxSequenceTokens = 131072;
+constexpr int64_t kDefaultMaxQueueTokens = 1 << 20;
+constexpr int64_t kDefaultMaxInputs = 1024;
+constexpr int64_t kDefaultMaxMessageMib = 64;
+constexpr int64_t kMaxMessageMib = 2047;                             // gRPC counts a message's bytes in an int
+constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();  // the wire counts tokens in 32 bits
+constexpr int64_t kMaxQueueTokens = int64_t{1} << 40;
+constexpr int64_t kMaxThreads = 1024;
+constexpr int64_t kMaxInputs = 1 << 20;
+
+absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view allowed) {
+  return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": ", allowed));
+}
+
+// 0 <= value <= largest.
+absl::Status CheckRange(absl::string_view flag, int64_t value, int64_t largest) {
+  if (value >= 0 && value <= largest) return absl::OkStatus();
+  return Bad(flag, absl::StrCat(value), absl::StrCat("takes 1 to ", largest, ", or 0 for its default"));
+}
+
+int64_t OrDefault(int64_t value, int64_t if_zero) { return value == 0 ? if_zero : value; }
+
+absl::Status CheckAddress(absl::string_view flag, const std::string& address) {
+  const size_t colon = address.rfind(':');
+  const absl::string_view port =
+      colon == std::string::npos ? absl::string_view() : absl::string_view(address).substr(colon + 1);
+  int number = -1;
+  const bool digits = !port.empty() && std::all_of(port.begin(), port.end(), absl::ascii_isdigit);
+  // [::1] has colons and no port.
+  if (colon == std::string::npos || colon == 0 || !digits || !absl::SimpleAtoi(port, &number) || number > 65535) {
+    return Bad(flag, address, "takes HOST:PORT, the port 0 to 65535");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckDevice(const std::string& device) {
+  if (device == "auto" || device == "cpu") return absl::OkStatus();
+  bool cuda = !device.empty();
+  absl::string_view rest = device;
+  if (rest == "cuda") return Bad("device", device, "this build has no CUDA; it takes auto, cpu");
+  while (cuda && !rest.empty()) {
+    cuda = absl::ConsumePrefix(&rest, "cuda:") && !rest.empty() && absl::ascii_isdigit(rest.front());
+    while (!rest.empty() && absl::ascii_isdigit(rest.front())) rest.remove_prefix(1);
+    if (!rest.empty()) cuda = cuda && absl::ConsumePrefix(&rest, ",") && !rest.empty();
+  }
+  if (cuda) return Bad("device", device, "this build has no CUDA; it takes auto, cpu");
+  return Bad("device", device, "takes auto, cpu, cuda, or a list like cuda:0,cuda:1");
+}
+
+absl::StatusOr<DType> CheckDType(const std::string& name) {
+  if (name == "auto") return DType::kFloat32;
+  const std::optional<DType> dtype = ParseDType(name);
+  if (!dtype.has_value()) return Bad("dtype", name, "takes auto, float32, bfloat16, float16, int8, fp8");
+  if (*dtype != DType::kFloat32 && *dtype != DType::kBFloat16) {
+    return Bad("dtype", name, "not available on cpu: it has float32, bfloat16");
+  }
+  return *dtype;
+}
+
+bool IsModelName(absl::string_view name) {
+  const auto allowed = [](char c) { return absl::ascii_isalnum(c) || c == '.' || c == '_' || c == '-'; };
+  return !name.empty() && name.size() <= 64 && std::all_of(name.begin(), name.end(), allowed);
+}
+
+// The last folder of a path, "." and trailing slashes resolved.
+std::string FolderName(const std::string& directory) {
+  std::error_code ignored;
+  std::filesystem::path path = std::filesystem::absolute(directory, ignored).lexically_normal();
+  if (!path.has_filename()) path = path.parent_path();
+  return path.filename().string();
+}
+
+absl::StatusOr<std::vector<ModelSpec>> CheckModels(const std::vector<std::string>& arguments) {
+  if (arguments.empty()) {
+    return absl::InvalidArgumentError("no model given: lion-server [flags] [NAME=]MODEL_DIR [[NAME=]MODEL_DIR ...]");
+  }
+  std::vector<ModelSpec> models;
+  for (const std::string& argument : arguments) {
+    const size_t equals = argument.find('=');
+    ModelSpec model;
+    model.directory = equals == std::string::npos ? argument : argument.substr(equals + 1);
+    if (model.directory.empty()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("model ", argument, ": names no directory; it is [NAME=]MODEL_DIR"));
+    }
+    model.name = equals == std::string::npos ? FolderName(argument) : argument.substr(0, equals);
+    if (!IsModelName(model.name)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("model ", argument, ": the name ", Quoted(model.name),
+                       " is not 1 to 64 of A-Z a-z 0-9 . _ -; give another with NAME=", model.directory));
+    }
+    if (model.name == "unknown") {
+      return absl::InvalidArgumentError(
+          absl::StrCat("model ", argument,
+                       ": the name unknown is what metrics call no model; give another with NAME=", model.directory));
+    }
+    for (const ModelSpec& other : models) {
+      if (other.name == model.name) {
+        return absl::InvalidArgumentError(absl::StrCat("model ", argument, ": the name ", model.name,
+                                                       " is given twice; give another with NAME=", model.directory));
+      }
+    }
+    models.push_back(std::move(model));
+  }
+  return models;
+}
+
+bool IsOurFile(absl::string_view file) { return absl::EndsWith(file, "server/flags.cc"); }
+
+}  // namespace
+
+FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
+  absl::SetProgramUsageMessage(
+      "serves LION text encoders over gRPC.\n\n  lion-server [flags] [NAME=]MODEL_DIR [[NAME=]MODEL_DIR ...]\n\nThe "
+      "first "
+      "model is the default; NAME is the folder's unless given. Flags can also come from a file: --flagfile=FILE.");
+  absl::FlagsUsageConfig usage;
+  usage.contains_helpshort_flags = &IsOurFile;
+  usage.contains_help_flags = &IsOurFile;
+  usage.contains_helppackage_flags = &IsOurFile;
+  usage.normalize_filename = [](absl::string_view) { return std::string("lion-server"); };
+  usage.version_string = [] {
+    return absl::StrCat("lion-server ", std::string(BuildVersion()), " (", std::string(BuildCommit()), ")\n");
+  };
+  absl::SetFlagsUsageConfig(usage);
+  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  models->assign(rest.begin() + 1, rest.end());
+
+  FlagValues flags;
+  flags.listen = absl::GetFlag(FLAGS_listen);
+  flags.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  flags.device = absl::GetFlag(FLAGS_device);
+  flags.dtype = absl::GetFlag(FLAGS_dtype);
+  flags.mode = absl::GetFlag(FLAGS_mode);
+  flags.parallel_max_tokens = absl::GetFlag(FLAGS_parallel_max_tokens);
+  flags.chunk_tokens = absl::GetFlag(FLAGS_chunk_tokens);
+  flags.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
+  flags.max_sequence_tokens = absl::GetFlag(FLAGS_max_sequence_tokens);
+  flags.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
+  flags.max_inputs = absl::GetFlag(FLAGS_max_inputs);
+  flags.max_message_mib = absl::GetFlag(FLAGS_max_message_mib);
+  flags.compute_threads = absl::GetFlag(FLAGS_compute_threads);
+  flags.tokenizer_threads = absl::GetFlag(FLAGS_tokenizer_threads);
+  flags.tls_cert = absl::GetFlag(FLAGS_tls_cert);
+  flags.tls_key = absl::GetFlag(FLAGS_tls_key);
+  flags.tls_client_ca = absl::GetFlag(FLAGS_tls_client_ca);
+  flags.api_key_file = absl::GetFlag(FLAGS_api_key_file);
+  flags.drain_delay = absl::GetFlag(FLAGS_drain_delay);
+  flags.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
+  flags.log_format = absl::GetFlag(FLAGS_log_format);
+  return flags;
+}
+
+absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vector<std::string>& models,
+                                        int num_cores) {
+  ServerConfig config;
+  // First, so that what else is refused is said in the format asked for.
+  if (flags.log_format == "json") {
+    config.log_format = LogFormat::kJson;
+  } else if (flags.log_format != "text") {
+    return Bad("log_format", flags.log_format, "takes text, json");
+  }
+
+  const struct {
+    const char* flag;
+    int64_t value;
+    int64_t largest;
+  } ranges[] = {
+      {"parallel_max_tokens", flags.parallel_max_tokens, kMaxParallelTokens},
+      {"chunk_tokens", flags.chunk_tokens, kMaxChunkTokens},
+      {"max_batch_tokens", flags.max_batch_tokens, kMaxTokens},
+      {"max_sequence_tokens", flags.max_sequence_tokens, kMaxTokens},
+      {"max_queue_tokens", flags.max_queue_tokens, kMaxQueueTokens},
+      {"max_inputs", flags.max_inputs, kMaxInputs},
+      {"max_message_mib", flags.max_message_mib, kMaxMessageMib},
+      {"compute_threads", flags.compute_threads, kMaxThreads},
+      {"tokenizer_threads", flags.tokenizer_threads, kMaxThreads},
+  };
+  for (const auto& range : ranges) {
+    if (absl::Status status = CheckRange(range.flag, range.value, range.largest); !status.ok()) return status;
+  }
+  if (absl::Status status = CheckAddress("listen", flags.listen); !status.ok()) return status;
+  if (absl::Status status = CheckAddress("metrics_listen", flags.metrics_listen); !status.ok()) return status;
+  if (absl::Status status = CheckDevice(flags.device); !status.ok()) return status;
+  absl::StatusOr<DType> dtype = CheckDType(flags.dtype);
+  if (!dtype.ok()) return dtype.status();
+  config.dtype = *dtype;
+  Server::Options& server = config.server;
+  if (flags.mode != "auto") {
+    server.limits.default_mode = ParseComputeMode(flags.mode);
+    if (!server.limits.default_mode.has_value()) {
+      return Bad("mode", flags.mode, "takes auto, parallel, chunked, recurrent");
+    }
+  }
+  if (flags.drain_delay < absl::ZeroDuration()) {
+    return Bad("drain_delay", absl::FormatDuration(flags.drain_delay), "takes 0s or more");
+  }
+  if (flags.drain_timeout < absl::ZeroDuration()) {
+    return Bad("drain_timeout", absl::FormatDuration(flags.drain_timeout), "takes more than 0s, or 0 for its default");
+  }
+
+  config.parallel_max_tokens = static_cast<int>(flags.parallel_max_tokens);
+  config.chunk_tokens = static_cast<int>(flags.chunk_tokens);
+  config.max_sequence_tokens = OrDefault(flags.max_sequence_tokens, kDefaultMaxSequenceTokens);
+  const int64_t max_queue_tokens =
+      OrDefault(flags.max_queue_tokens, std::max(kDefaultMaxQueueTokens, 8 * config.max_sequence_tokens));
+  if (config.max_sequence_tokens > max_queue_tokens) {
+    if (flags.max_sequence_tokens != 0) {
+      return Bad("max_sequence_tokens", absl::StrCat(flags.max_sequence_tokens),
+                 absl::StrCat("such a row could never wait: --max_queue_tokens is ", max_queue_tokens));
+    }
+    config.max_sequence_tokens = max_queue_tokens;
+  }
+  server.listen = flags.listen;
+  server.metrics_listen = flags.metrics_listen;
+  server.max_batch_tokens = OrDefault(flags.max_batch_tokens, kDefaultMaxBatchTokens);
+  server.limits.max_queue_tokens = max_queue_tokens;
+  server.limits.max_request_tokens = max_queue_tokens;
+  server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));
+  server.limits.max_message_bytes = OrDefault(flags.max_message_mib, kDefaultMaxMessageMib) << 20;
+  server.drain_delay = flags.drain_delay;
+  server.drain_timeout = flags.drain_timeout == absl::ZeroDuration() ? FlagValues().drain_timeout : flags.drain_timeout;
+  config.compute_threads = static_cast<int>(OrDefault(flags.compute_threads, std::max(num_cores, 1)));
+  server.tokenizer_threads = static_cast<int>(OrDefault(flags.tokenizer_threads, std::max(num_cores / 2, 1)));
+
+  absl::StatusOr<TlsFiles> tls = TlsFiles::Read(flags.tls_cert, flags.tls_key, flags.tls_client_ca);
+  if (!tls.ok()) return tls.status();
+  server.tls = *std::move(tls);
+  if (!flags.api_key_file.empty()) {
+    absl::StatusOr<ApiKeys> keys = ApiKeys::ReadFile(flags.api_key_file);
+    if (!keys.ok()) {
+      return absl::Status(keys.status().code(), absl::StrCat("--api_key_file: ", keys.status().message()));
+    }
+    server.api_keys = *std::move(keys);
+  }
+  absl::StatusOr<std::vector<ModelSpec>> specs = CheckModels(models);
+  if (!specs.ok()) return specs.status();
+  config.models = *std::move(specs);
+  return config;
+}
+
+}  // namespace lion

@@ -1,0 +1,192 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// lion-server: flags, models, server, signals. docs/operations.md is its manual.
+//
+// Exit codes: 0 after SIGTERM or SIGINT; 1 a flag that absl refuses, a port in use, a device lost, a second signal;
+// 2 a value that we refuse, or an unreadable or inconsistent model directory.
+
+#include <pthread.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <string>
+#include <thread>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/time.h"
+#include "model/compute_pool.h"
+#include "model/model.h"
+#include "server/build_info.h"
+#include "server/clock.h"
+#include "server/flags.h"
+#include "server/log.h"
+#include "server/server.h"
+
+namespace lion {
+namespace {
+
+constexpr int kExitFailed = 1;
+constexpr int kExitRefused = 2;
+
+// SIGTERM and SIGINT, taken by one thread. Before ServeSignals a signal ends the process at once (nothing has been
+// accepted yet); after it the first is handed to Wait, and the second ends the process with 1.
+class Signals {
+ public:
+  // Before any other thread starts: they inherit the blocked signals. Never destroyed.
+  Signals() {
+    sigemptyset(&set_);
+    sigaddset(&set_, SIGTERM);
+    sigaddset(&set_, SIGINT);
+    pthread_sigmask(SIG_BLOCK, &set_, nullptr);
+    std::thread([this] { Run(); }).detach();
+  }
+
+  void ServeSignals() { serving_ = true; }
+
+  // The time of the first signal.
+  absl::Time Wait() {
+    first_.WaitForNotification();
+    return signalled_;
+  }
+
+ private:
+  void Run() {
+    for (;;) {
+      int number = 0;
+      if (sigwait(&set_, &number) != 0) continue;
+      if (!serving_) {
+        LogInfo("signal while loading: stopped");
+        _exit(0);
+      }
+      if (first_.HasBeenNotified()) {
+        LogError("second signal: stopped without draining");
+        _exit(kExitFailed);
+      }
+      signalled_ = Clock::Real()->Now();
+      first_.Notify();
+    }
+  }
+
+  sigset_t set_;
+  std::atomic<bool> serving_ = false;
+  absl::Time signalled_;  // before first_
+  absl::Notification first_;
+};
+
+int NumCores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
+
+int Refuse(const absl::Status& status) {
+  LogError(status.message());
+  return kExitRefused;
+}
+
+// Loads config's models in order. The crossover is measured on the first and holds for all: so one flag reproduces it.
+absl::StatusOr<std::vector<std::unique_ptr<Model>>> LoadModels(const ServerConfig& config, ComputePool* pool) {
+  std::vector<std::unique_ptr<Model>> models;
+  for (const ModelSpec& spec : config.models) {
+    LogInfo(absl::StrCat("loading model ", spec.name, " from ", spec.directory));
+    ModelOptions options;
+    options.directory = spec.directory;
+    options.dtype = config.dtype;
+    options.chunk_tokens = config.chunk_tokens;
+    options.parallel_max_tokens =
+        models.empty() ? config.parallel_max_tokens : models.front()->info().parallel_max_tokens;
+    absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, pool);
+    if (!model.ok()) {
+      return absl::Status(model.status().code(), absl::StrCat("model ", spec.name, ": ", model.status().message()));
+    }
+    models.push_back(*std::move(model));
+  }
+  return models;
+}
+
+ServedModel Serve(const ModelSpec& spec, const ServerConfig& config, Model* model) {
+  ServedModel served;
+  served.name = spec.name;
+  served.info = model->info();
+  served.tokenizer = model->tokenizer();
+  served.encoder = model->encoder();
+  served.max_sequence_tokens = served.info.max_positions == 0
+                                   ? config.max_sequence_tokens
+                                   : std::min(config.max_sequence_tokens, served.info.max_positions);
+  return served;
+}
+
+void LogModel(const ServedModel& model) {
+  const ModelInfo& info = model.info;
+  for (const std::string& warning : info.warnings) LogWarning(absl::StrCat("model ", model.name, ": ", warning));
+  LogInfo(absl::StrCat("model ", model.name, ": ", info.variant_name, ", version ", info.version, ", ",
+                       std::string(Name(info.dtype)), " on ", info.device, ", width ", info.embedding_width, ", up to ",
+                       model.max_sequence_tokens, " tokens, ",
+                       info.classifies ? absl::StrCat(info.labels.size(), " labels") : "no classification head",
+                       model.tokenizer == nullptr ? ", no tokenizer (ids only)" : ""));
+}
+
+int Main(int argc, char** argv) {
+  std::vector<std::string> arguments;
+  const FlagValues flags = ParseFlags(argc, argv, &arguments);
+  if (flags.log_format == "json") SetLogFormat(LogFormat::kJson);
+  RouteLibraryLogs();
+  Signals& signals = *new Signals;  // its thread lives as long as the process
+
+  absl::StatusOr<ServerConfig> config = CheckFlags(flags, arguments, NumCores());
+  if (!config.ok()) return Refuse(config.status());
+  LogInfo(absl::StrCat("lion-server ", std::string(BuildVersion()), " (", std::string(BuildCommit()), "), ",
+                       config->compute_threads, " compute threads, ", config->server.tokenizer_threads,
+                       " tokenizer threads"));
+  if (config->server.api_keys.has_value() && config->server.tls.cert.empty()) {
+    LogWarning("--api_key_file without TLS: keys travel in the clear; set --tls_cert and --tls_key");
+  }
+
+  ComputePool pool(ComputePool::Options{.num_threads = config->compute_threads});
+  absl::StatusOr<std::vector<std::unique_ptr<Model>>> models = LoadModels(*config, &pool);
+  if (!models.ok()) return Refuse(models.status());
+  std::vector<ServedModel> served;
+  std::vector<std::string> names;
+  for (size_t i = 0; i < models->size(); ++i) {
+    served.push_back(Serve(config->models[i], *config, (*models)[i].get()));
+    names.push_back(served.back().name);
+    LogModel(served.back());
+  }
+  // Rows of one length take one form only if these are the same; so do their bits.
+  LogInfo(absl::StrCat("to reproduce: --parallel_max_tokens=", served.front().info.parallel_max_tokens,
+                       " --chunk_tokens=", served.front().info.chunk_tokens,
+                       " --dtype=", std::string(Name(served.front().info.dtype))));
+
+  absl::StatusOr<std::unique_ptr<Server>> created = Server::Create(config->server, served);
+  if (!created.ok()) {
+    LogError(created.status().message());
+    return kExitFailed;
+  }
+  std::unique_ptr<Server> server = *std::move(created);
+  if (absl::Status status = server->WarmUp(); !status.ok()) {
+    LogError(status.message());
+    return kExitFailed;
+  }
+  signals.ServeSignals();
+  server->Open();
+  LogInfo(absl::StrCat("ready grpc=", server->address(), " metrics=", server->metrics_address(),
+                       " models=", absl::StrJoin(names, ",")));
+
+  const absl::Time signalled = signals.Wait();
+  LogInfo("draining");
+  if (!server->Drain(signalled)) {
+    LogWarning("drained: --drain_timeout passed, calls that were still running were answered UNAVAILABLE");
+    _exit(0);  // a batch may still run, for as long as its document is: nobody waits for it
+  }
+  LogInfo("drained: every call was answered");
+  return 0;
+}
+
+}  // namespace
+}  // namespace lion
+
+int main(int argc, char** argv) { return lion::Main(argc, argv); }

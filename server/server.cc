@@ -1,0 +1,164 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "server/server.h"
+
+#include <algorithm>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "grpcpp/ext/proto_server_reflection_plugin.h"
+#include "grpcpp/server.h"
+#include "grpcpp/server_builder.h"
+#include "server/batcher.h"
+#include "server/encoder_service.h"
+#include "server/executor.h"
+#include "server/gate.h"
+#include "server/health.h"
+#include "server/service_context.h"
+#include "server/tokenizer_pool.h"
+#include "server/warm_up.h"
+
+namespace lion {
+namespace {
+
+// Serialising is memory traffic: a few threads reach the roof, and more would take cores from the encoder.
+constexpr int kMaxExecutorThreads = 4;
+
+// How long gRPC may take to send the last answers of calls that have ended, before it cancels them.
+constexpr absl::Duration kLastAnswers = absl::Seconds(1);
+
+int NumExecutorThreads() {
+  return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, kMaxExecutorThreads);
+}
+
+// address with its port replaced by the one that was bound.
+std::string WithPort(const std::string& address, int port) {
+  return absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
+}
+
+}  // namespace
+
+// Members are destroyed from the last to the first: gRPC before what its handlers reach, the tokenizer threads before
+// the batcher that they submit to, that before the executor which ends its calls.
+struct Server::Impl {
+  Impl(Options opts, std::vector<ServedModel> models)
+      : options(std::move(opts)), metrics(models), executor(NumExecutorThreads()), health(kServiceName) {
+    context.models = std::move(models);
+    context.limits = options.limits;
+    context.executor = &executor;
+    context.metrics = &metrics;
+    context.gate = &gate;
+    context.api_keys = options.api_keys.has_value() ? &*options.api_keys : nullptr;
+    context.clock = options.clock;
+    Batcher::Options batching;
+    batching.policy.max_batch_tokens = options.max_batch_tokens;
+    batching.max_queue_tokens = options.limits.max_queue_tokens;
+    batching.clock = options.clock;
+    batching.metrics = &metrics;
+    batcher = std::make_unique<Batcher>(context.models, batching);
+    context.batcher = batcher.get();
+    TokenizerPool::Options tokenizing;
+    tokenizing.num_threads = options.tokenizer_threads;
+    tokenizing.max_pending_bytes = options.max_tokenizer_bytes;
+    tokenizers = std::make_unique<TokenizerPool>(tokenizing);
+    context.tokenizers = tokenizers.get();
+    service = MakeEncoderService(&context);
+  }
+
+  // Ends every call that is inside, then gRPC. limit: how long the last answers may take.
+  void Shutdown(absl::Duration limit);
+
+  const Options options;
+  Metrics metrics;
+  Gate gate;
+  ServiceContext context;
+  Executor executor;
+  std::unique_ptr<Batcher> batcher;
+  std::unique_ptr<TokenizerPool> tokenizers;
+  HealthService health;
+  std::unique_ptr<grpc::Service> service;
+  std::unique_ptr<grpc::Server> grpc_server;
+  bool shut_down = false;
+};
+
+void Server::Impl::Shutdown(absl::Duration limit) {
+  if (shut_down) return;
+  shut_down = true;
+  health.EndWatches();
+  gate.StartDraining();
+  gate.CutAll();
+  if (grpc_server != nullptr) grpc_server->Shutdown(absl::ToChronoTime(Clock::Real()->Now() + limit));
+}
+
+Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
+
+Server::~Server() { impl_->Shutdown(absl::ZeroDuration()); }
+
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, std::vector<ServedModel> models) {
+  auto impl = std::make_unique<Impl>(std::move(options), std::move(models));
+  const Options& opts = impl->options;
+
+  absl::StatusOr<int> metrics_port = impl->metrics.Listen(opts.metrics_listen);
+  if (!metrics_port.ok()) {
+    return absl::UnavailableError(absl::StrCat("--metrics_listen: ", metrics_port.status().message()));
+  }
+
+  grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  grpc::ServerBuilder builder;
+  builder.RegisterService(impl->service.get());
+  builder.RegisterService(impl->health.service());
+  builder.SetMaxReceiveMessageSize(static_cast<int>(opts.limits.max_message_bytes));
+  builder.SetMaxSendMessageSize(-1);  // kMaxAnswerBytes is checked before an answer is computed
+  // Or a second server on the same port would silently take half of the calls.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  int port = 0;
+  builder.AddListeningPort(opts.listen, MakeCredentials(opts.tls), &port);
+  impl->grpc_server = builder.BuildAndStart();
+  if (impl->grpc_server == nullptr || port == 0) {
+    return absl::UnavailableError(
+        absl::StrCat("--listen: cannot bind ", opts.listen, ": the port is in use, or the address is not ours"));
+  }
+  std::unique_ptr<Server> server(new Server(std::move(impl)));
+  server->address_ = WithPort(server->impl_->options.listen, port);
+  server->metrics_address_ = WithPort(server->impl_->options.metrics_listen, *metrics_port);
+  return server;
+}
+
+absl::Status Server::WarmUp() {
+  for (const ServedModel& model : impl_->context.models) {
+    absl::Status status = lion::WarmUp(model, impl_->options.max_batch_tokens, impl_->options.limits.default_mode);
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
+}
+
+void Server::Open() {
+  impl_->gate.Open();
+  impl_->health.SetServing(true);
+}
+
+bool Server::Drain(absl::Time signalled) {
+  Impl& impl = *impl_;
+  const absl::Time end = signalled + impl.options.drain_timeout;
+  const auto left = [&](absl::Time until) { return std::max(until - impl.options.clock->Now(), absl::ZeroDuration()); };
+
+  impl.health.SetServing(false);
+  absl::SleepFor(left(std::min(signalled + impl.options.drain_delay, end)));
+
+  impl.gate.StartDraining();
+  const absl::Time refused_until = impl.options.clock->Now() + impl.options.refusal_time;
+  const bool clean = impl.gate.WaitUntilEmpty(left(end));
+  if (!clean) {
+    impl.gate.CutAll();
+    impl.gate.WaitUntilEmpty(kLastAnswers);
+  }
+  absl::SleepFor(left(refused_until));
+  impl.Shutdown(kLastAnswers);
+  return clean;
+}
+
+Metrics* Server::metrics() { return &impl_->metrics; }
+
+}  // namespace lion

@@ -1,0 +1,92 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_SERVER_H_
+#define LION_SERVER_SERVER_H_
+
+// The whole service around models that are loaded: ports, queue, threads, health, metrics, and the drain at the end.
+//
+//   absl::StatusOr<std::unique_ptr<Server>> server = Server::Create(options, models);   // ports are open, NOT_SERVING
+//   absl::Status warm = (*server)->WarmUp();
+//   (*server)->Open();                                                                   // SERVING
+//   ... a signal ...
+//   (*server)->Drain(time_of_the_signal);
+//
+// Threads: Create, WarmUp, Open, Drain and destruction on one thread; WarmUp and Drain block.
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "server/api_keys.h"
+#include "server/clock.h"
+#include "server/metrics.h"
+#include "server/served_model.h"
+#include "server/tls.h"
+#include "server/validate.h"
+
+namespace lion {
+
+// The service's name, in health and on the wire.
+inline constexpr char kServiceName[] = "lion.v1.EncoderService";
+
+class Server {
+ public:
+  struct Options {
+    std::string listen = "0.0.0.0:50051";         // HOST:PORT; port 0 = any
+    std::string metrics_listen = "0.0.0.0:9464";  // the same
+    ServiceLimits limits;
+    int64_t max_batch_tokens = 16384;  // the size to which a batch is filled; a longer row travels alone
+    int tokenizer_threads = 1;
+    int64_t max_tokenizer_bytes = int64_t{256} << 20;       // text that waits for them or is in work
+    TlsFiles tls;                                           // empty = plain text
+    std::optional<ApiKeys> api_keys;                        // nullopt = everybody may call
+    absl::Duration drain_delay;                             // after the signal calls are served for this long
+    absl::Duration drain_timeout = absl::Seconds(30);       // from the signal; then what is left is cut
+    absl::Duration refusal_time = absl::Milliseconds(500);  // new calls are answered UNAVAILABLE for at least this long
+    Clock* clock = Clock::Real();
+  };
+
+  // Opens both ports: "" is SERVING, kServiceName NOT_SERVING, calls get UNAVAILABLE. models: at least one, the first
+  // is the default; what they borrow must outlive the server. UNAVAILABLE naming the address if a port cannot be bound.
+  static absl::StatusOr<std::unique_ptr<Server>> Create(Options options, std::vector<ServedModel> models);
+
+  // As Drain with no time left, if Drain has not been called. Waits for a batch that runs.
+  ~Server();
+
+  // Runs every model at max_batch_tokens. Before Open.
+  absl::Status WarmUp();
+
+  // Calls are served from here on, and health says so.
+  void Open();
+
+  // The order matters: gRPC's Shutdown under load cancels calls that cross its GOAWAY, so it comes when nobody is left.
+  // 1. kServiceName turns NOT_SERVING, "" stays. 2. For drain_delay calls are served as before. 3. New calls and new
+  // stream messages get UNAVAILABLE, for at least refusal_time, until nothing is in flight. 4. When drain_timeout has
+  // passed since signalled, what is left gets UNAVAILABLE and is counted. 5. gRPC is shut down.
+  // True if nothing was cut. After false a batch may still run, and destruction would wait for it.
+  bool Drain(absl::Time signalled);
+
+  // With the real ports: "127.0.0.1:50051".
+  const std::string& address() const { return address_; }
+  const std::string& metrics_address() const { return metrics_address_; }
+
+  Metrics* metrics();
+
+ private:
+  struct Impl;
+  explicit Server(std::unique_ptr<Impl> impl);
+
+  std::unique_ptr<Impl> impl_;
+  std::string address_;
+  std::string metrics_address_;
+};
+
+}  // namespace lion
+
+#endif  // LION_SERVER_SERVER_H_

@@ -1,0 +1,25 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_WARM_UP_H_
+#define LION_SERVER_WARM_UP_H_
+
+// The first batch of a model, run before anybody may call: buffers are grown and kernels made while nobody waits.
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/status/status.h"
+#include "model/types.h"
+#include "server/served_model.h"
+
+namespace lion {
+
+// Encodes one batch of max_batch_tokens tokens: half of it as long as rows get, half in short rows, so that both sides
+// of the crossover run; and one row through the head, if the model has one. Not counted by any metric. Blocks.
+// default_mode: as in ServiceLimits.
+absl::Status WarmUp(const ServedModel& model, int64_t max_batch_tokens, std::optional<ComputeMode> default_mode);
+
+}  // namespace lion
+
+#endif  // LION_SERVER_WARM_UP_H_
