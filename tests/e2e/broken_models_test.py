@@ -142,11 +142,11 @@ CASES = [
     ("config-id2label-strange", config(id2label=["a", "b", "c", "d", "e"]), ["id2label"]),
     ("config-problem_type", config(problem_type=5), ["problem_type"]),
     # What config.json says and the weights do not.
-    ("config-vocab_size-differs", config(vocab_size=10**9), [WORD, 10**9, 211]),
+    ("config-vocab_size-differs", config(vocab_size=10**7), [WORD, 10**7, 211]),
     ("config-layers-missing", config(num_hidden_layers=3), ["bert.encoder.layer.2."]),
     ("config-width-differs", config(intermediate_size=97), ["intermediate.dense", 97, 96]),
     # Tensors.
-    ("tensor-missing", drop_tensor(WORD), [WORD]),
+    ("tensor-missing", drop_tensor(WORD), ["embeddings.word_embeddings.weight"]),
     ("tensor-missing-gate", drop_tensor("bert.encoder.layer.1.attention.self.Wa_i.bias"), ["bert.encoder.layer.1.attention.self.Wa_i.bias"]),
     ("tensor-half-a-head", drop_tensor("classifier.bias"), ["classifier.bias"]),
     ("tensor-head-without-pooler", drop_tensor("bert.pooler.dense.weight"), ["bert.pooler.dense.weight"]),
@@ -179,7 +179,7 @@ CASES = [
     ("header-hole", weights({"a": tensor(0, 8), "b": tensor(16, 24)}, b"\0" * 24), ["model.safetensors"]),
     ("header-trailing-data", weights({"a": tensor(0, 8)}, b"\0" * 24), ["model.safetensors"]),
     ("header-type", weights({WORD: tensor(0, 8, dtype="F99")}, b"\0" * 8), ["model.safetensors"]),
-    ("header-no-tensors", weights({}), ["bert.embeddings"]),
+    ("header-no-tensors", weights({}), ["embeddings.word_embeddings.weight"]),
     # Shards.
     ("shard-missing", shards(lambda d, index: (d / "model-00002-of-00002.safetensors").unlink()), ["model-00002-of-00002.safetensors"]),
     ("shard-broken", shards(lambda d, index: (d / "model-00002-of-00002.safetensors").write_bytes(b"x")), ["model-00002-of-00002.safetensors"]),
@@ -216,13 +216,12 @@ def taken_port():
 
 
 def check_refusal(code, lines, words):
+    """The last line says it all, in one line of a reasonable length; lines before it may tell what was being loaded."""
     said = "\n".join(lines)
     assert code == 2, f"exit {code}:\n{said}"
     assert not any("ready grpc=" in line for line in lines)
-    naming = [line for line in lines if all(str(w) in line for w in words)]
-    assert len(naming) == 1, f"not exactly one line names {words}:\n{said}"
-    assert naming[0] == lines[-1], f"it goes on after the line that says what is wrong:\n{said}"
-    assert len(naming[0]) < 2000
+    assert lines and all(str(w) in lines[-1] for w in words), f"the last line does not name {words}:\n{said}"
+    assert len(lines[-1]) < 2000
 
 
 @pytest.mark.parametrize("breaks, words", [c[1:] for c in CASES], ids=[c[0] for c in CASES])

@@ -8,7 +8,7 @@ import pytest
 import models
 from harness import Server, assert_close, ids_input, pair_input, pb, text_input, values
 
-TEXT = "the lion serves texts of any length, and the second half of this one is here only to be cut away"
+TEXT = "the lion serves texts of any length, and the second half of this one is here only to be cut away again and again"
 
 
 def unit(v):
