@@ -30,15 +30,15 @@ namespace lion::client {
 inline constexpr int64_t kMaxBenchRequests = 10'000'000;
 
 struct BenchOptions {
-  bool classify = false;               // else embed
-  v1::EmbedRequest embed;              // what each request says beside its inputs, for embed …
-  v1::ClassifyRequest classification;  // … and for classify
-  std::vector<v1::Input> inputs;       // drawn from in turn; at least one
-  int rows = 1;                        // inputs a request
-  double rate = 0;                     // requests a second, open loop; 0 = closed loop
-  bool poisson = true;                 // open loop: exponential gaps; false = equal ones
-  int concurrency = 8;                 // closed loop
-  int max_in_flight = 10'000;          // open loop: a request that would pass it is not sent, and counted as such
+  bool classify = false;                    // else embed
+  v1::EmbedRequest embed = {};              // what each request says beside its inputs, for embed …
+  v1::ClassifyRequest classification = {};  // … and for classify
+  std::vector<v1::Input> inputs = {};       // drawn from in turn; at least one
+  int rows = 1;                             // inputs a request
+  double rate = 0;                          // requests a second, open loop; 0 = closed loop
+  bool poisson = true;                      // open loop: exponential gaps; false = equal ones
+  int concurrency = 8;                      // closed loop
+  int max_in_flight = 10'000;               // open loop: a request that would pass it is not sent, and counted as such
   absl::Duration duration = absl::Seconds(10);  // of sending; answers are awaited beyond it
   int64_t max_requests = 0;                     // 0 = as many as the duration allows (kMaxBenchRequests at most)
   uint64_t seed = 1;                            // of the arrival times

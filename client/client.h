@@ -30,10 +30,10 @@ namespace lion::client {
 struct ConnectOptions {
   std::string target = "127.0.0.1:50051";  // HOST:PORT, or any gRPC target (dns:///…, unix:…, ipv4:A:P,B:P)
   bool tls = false;                        // true: TLS, by the system's authorities unless tls_ca names others
-  std::string tls_ca;                      // PEM file of the authorities that signed the server; implies tls
-  std::string tls_cert;                    // PEM files of our own certificate and key, for servers that ask for one:
-  std::string tls_key;                     // both or neither; imply tls
-  std::string api_key;                     // sent as "authorization: Bearer KEY"; empty = none
+  std::string tls_ca = {};                 // PEM file of the authorities that signed the server; implies tls
+  std::string tls_cert = {};               // PEM files of our own certificate and key, for servers that ask for one:
+  std::string tls_key = {};                // both or neither; imply tls
+  std::string api_key = {};                // sent as "authorization: Bearer KEY"; empty = none
   absl::Duration deadline = absl::Seconds(60);  // of each call, its retries included; > 0, infinite = none
   bool retry = true;                            // false: a call is tried once (for measuring)
 };

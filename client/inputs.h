@@ -29,14 +29,14 @@ enum class InputFormat {
 };
 
 struct InputOptions {
-  std::vector<std::string> texts;  // given as such; "-" among them is standard input
-  std::vector<std::string> files;  // "-" is standard input. Neither texts nor files = standard input
+  std::vector<std::string> texts = {};  // given as such; "-" among them is standard input
+  std::vector<std::string> files = {};  // "-" is standard input. Neither texts nor files = standard input
   InputFormat format = InputFormat::kAuto;
-  std::string field;                            // JSONL: the text's key, dots go deeper ("a.b"); empty = "text"
-  std::string pair_field;                       // JSONL: the second text's key; empty = no pairs
-  std::string column;                           // CSV: the text's column; empty = "text"
-  std::string pair_column;                      // CSV: the second text's column; empty = no pairs
-  std::string separator;                        // arguments and lines: divides a pair's texts; empty = no pairs
+  std::string field = {};                       // JSONL: the text's key, dots go deeper ("a.b"); empty = "text"
+  std::string pair_field = {};                  // JSONL: the second text's key; empty = no pairs
+  std::string column = {};                      // CSV: the text's column; empty = "text"
+  std::string pair_column = {};                 // CSV: the second text's column; empty = no pairs
+  std::string separator = {};                   // arguments and lines: divides a pair's texts; empty = no pairs
   bool ids = false;                             // texts are token ids: "1,2,3" or "1 2 3"; in JSONL an array too
   int64_t max_input_bytes = int64_t{64} << 20;  // a longer record fails without being held in memory
 };

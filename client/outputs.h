@@ -29,7 +29,7 @@ enum class RowKind {
 };
 
 struct OutputOptions {
-  std::string path;                           // empty = standard output
+  std::string path = {};                      // empty = standard output
   OutputFormat format = OutputFormat::kAuto;  // by path's suffix; without a path text on a terminal, else JSONL
   RowKind kind = RowKind::kVector;
   v1::VectorType vector_type = v1::VECTOR_TYPE_FLOAT32;  // as asked for
