@@ -4,6 +4,7 @@
 #include "server/metrics.h"
 
 #include <netdb.h>
+#include <netinet/in.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -11,14 +12,17 @@
 #include <atomic>
 #include <cerrno>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <exception>
 #include <iterator>
 #include <set>
+#include <thread>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
 #include "prometheus/collectable.h"
 #include "prometheus/counter.h"
 #include "prometheus/exposer.h"
@@ -134,9 +138,15 @@ class ScrapedMetrics : public prometheus::Collectable {
   const std::set<std::string> devices_;
 };
 
-// HOST:PORT as numbers, once a socket could listen there; an error in words otherwise. prometheus-cpp tells neither why
-// it cannot bind nor where, and would take several addresses in one string.
-absl::StatusOr<std::string> CheckedAddress(const std::string& address) {
+struct NumericAddress {
+  std::string text;  // HOST:PORT in numbers
+  sockaddr_storage socket = {};
+  socklen_t socket_bytes = 0;
+};
+
+// The address in numbers, once a socket could listen there; an error in words otherwise. prometheus-cpp tells neither
+// why it cannot bind nor where, and would take several addresses in one string.
+absl::StatusOr<NumericAddress> CheckedAddress(const std::string& address) {
   const size_t colon = address.rfind(':');
   std::string host = address.substr(0, colon);
   if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
@@ -157,22 +167,41 @@ absl::StatusOr<std::string> CheckedAddress(const std::string& address) {
   if (const int error = getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found); error != 0) {
     return absl::UnavailableError(absl::StrCat(unavailable, gai_strerror(error)));
   }
-  char numeric[NI_MAXHOST] = {};
-  const int named =
-      getnameinfo(found->ai_addr, found->ai_addrlen, numeric, sizeof(numeric), nullptr, 0, NI_NUMERICHOST);
-  const int family = found->ai_family;
-  int failure = 0;
-  const int probe = socket(family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int on = 1;
-  if (probe < 0 || setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) != 0 ||
-      bind(probe, found->ai_addr, found->ai_addrlen) != 0 || listen(probe, 1) != 0) {
-    failure = errno;
-  }
-  if (probe >= 0) close(probe);
+  NumericAddress numeric;
+  numeric.socket_bytes = found->ai_addrlen;
+  std::memcpy(&numeric.socket, found->ai_addr, found->ai_addrlen);
   freeaddrinfo(found);
-  if (failure != 0) return absl::UnavailableError(absl::StrCat(unavailable, std::strerror(failure)));
-  if (named != 0) return absl::UnavailableError(absl::StrCat(unavailable, gai_strerror(named)));
-  return family == AF_INET6 ? absl::StrCat("[", numeric, "]:", port) : absl::StrCat(numeric, ":", port);
+  const auto* socket_address = reinterpret_cast<const sockaddr*>(&numeric.socket);
+  char name[NI_MAXHOST] = {};
+  if (const int error =
+          getnameinfo(socket_address, numeric.socket_bytes, name, sizeof(name), nullptr, 0, NI_NUMERICHOST);
+      error != 0) {
+    return absl::UnavailableError(absl::StrCat(unavailable, gai_strerror(error)));
+  }
+  const bool v6 = numeric.socket.ss_family == AF_INET6;
+  numeric.text = v6 ? absl::StrCat("[", name, "]:", port) : absl::StrCat(name, ":", port);
+
+  const int probe = socket(numeric.socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const int on = 1;  // as civetweb has it: a port whose last connections linger is free
+  const bool free = probe >= 0 && setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
+                    bind(probe, socket_address, numeric.socket_bytes) == 0 && listen(probe, 1) == 0;
+  const int failure = errno;
+  if (probe >= 0) close(probe);
+  if (!free) return absl::UnavailableError(absl::StrCat(unavailable, std::strerror(failure)));
+  return numeric;
+}
+
+void SetPort(NumericAddress& address, int port) {
+  static_assert(offsetof(sockaddr_in, sin_port) == offsetof(sockaddr_in6, sin6_port));
+  reinterpret_cast<sockaddr_in*>(&address.socket)->sin_port = htons(static_cast<uint16_t>(port));
+}
+
+// Connects and hangs up. 0.0.0.0 and :: as a destination are this machine.
+void Knock(const NumericAddress& address) {
+  const int fd = socket(address.socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+  if (fd < 0) return;
+  (void)connect(fd, reinterpret_cast<const sockaddr*>(&address.socket), address.socket_bytes);
+  close(fd);
 }
 
 }  // namespace
@@ -231,7 +260,8 @@ struct Metrics::Impl {
   Gauge* in_flight[kNumRpcs];
   Counter* rejected[std::size(kRejectReasons)];
   Counter* dropped[std::size(kDropReasons)];
-  std::unique_ptr<prometheus::Exposer> exposer;  // last: its threads end before what they read is gone
+  NumericAddress exposer_address;
+  std::unique_ptr<prometheus::Exposer> exposer;  // its threads read the above: ~Metrics ends it first
 };
 
 Metrics::Impl::Impl(const std::vector<ServedModel>& models)
@@ -324,7 +354,17 @@ Histogram& Metrics::Impl::CallDuration(Rpc rpc, int model) {
 }
 
 Metrics::Metrics(const std::vector<ServedModel>& models) : impl_(std::make_unique<Impl>(models)) {}
-Metrics::~Metrics() = default;
+Metrics::~Metrics() {
+  if (impl_->exposer == nullptr) return;
+  // civetweb looks for its end when somebody connects, or every 2 s: a server's exit should not wait for that.
+  absl::Notification closed;
+  std::thread closer([this, &closed] {
+    impl_->exposer.reset();
+    closed.Notify();
+  });
+  while (!closed.WaitForNotificationWithTimeout(absl::Milliseconds(10))) Knock(impl_->exposer_address);
+  closer.join();
+}
 
 void Metrics::RpcStarted(Rpc rpc) { impl_->in_flight[Index(rpc)]->Increment(); }
 
@@ -375,14 +415,16 @@ std::string Metrics::TextForTest() const {
 
 absl::StatusOr<int> Metrics::Listen(const std::string& address) {
   if (impl_->exposer != nullptr) return absl::FailedPreconditionError("metrics: already listening");
-  absl::StatusOr<std::string> checked = CheckedAddress(address);
+  absl::StatusOr<NumericAddress> checked = CheckedAddress(address);
   if (!checked.ok()) return checked.status();
   try {
-    auto exposer = std::make_unique<prometheus::Exposer>(*checked);
+    auto exposer = std::make_unique<prometheus::Exposer>(checked->text);
     exposer->RegisterCollectable(impl_->registry);
     exposer->RegisterCollectable(impl_->scraped);
     const std::vector<int> ports = exposer->GetListeningPorts();
     if (ports.size() != 1) return absl::UnavailableError(absl::StrCat("metrics: cannot listen on ", address));
+    SetPort(*checked, ports[0]);
+    impl_->exposer_address = *checked;
     impl_->exposer = std::move(exposer);
     return ports[0];
   } catch (const std::exception& e) {  // whatever the check did not foresee, another process between the two included
