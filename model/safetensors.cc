@@ -33,8 +33,8 @@ StoredType ToType(std::string_view name) {
 // A name out of a file, for a message: quoted, on one line, not endless.
 std::string Shown(std::string_view name) {
   constexpr size_t kMaxShown = 100;
-  return absl::StrCat("\"", absl::Utf8SafeCEscape(std::string(name.substr(0, kMaxShown))), name.size() > kMaxShown ? "..." : "",
-                      "\"");
+  return absl::StrCat("\"", absl::Utf8SafeCEscape(std::string(name.substr(0, kMaxShown))),
+                      name.size() > kMaxShown ? "..." : "", "\"");
 }
 
 std::string Join(const std::string& directory, const std::string& name) {
@@ -154,10 +154,9 @@ absl::StatusOr<std::unique_ptr<WeightFiles>> WeightFiles::OpenDirectory(const st
     for (auto& [name, tensor] : *tensors) {
       const auto planned = shard_of->find(name);
       if (planned == shard_of->end() || planned->second != shard) {
-        return absl::InvalidArgumentError(
-            absl::StrCat(path, ": holds tensor ", Shown(name), ", which ", kIndexFile, " ",
-                         planned == shard_of->end() ? "does not name"
-                                                    : absl::StrCat("places in ", Shown(planned->second))));
+        return absl::InvalidArgumentError(absl::StrCat(
+            path, ": holds tensor ", Shown(name), ", which ", kIndexFile, " ",
+            planned == shard_of->end() ? "does not name" : absl::StrCat("places in ", Shown(planned->second))));
       }
       files->tensors_.emplace(name, std::move(tensor));
     }

@@ -57,7 +57,7 @@ typedef struct LionHfEncoding {
   const uint32_t* ids;       // size
   const uint32_t* type_ids;  // size
   const LionHfSpan* spans;   // size; null unless asked for
-  const char* tokens;        // all tokens end to end, token i at [token_ends[i-1], token_ends[i]); null unless asked for
+  const char* tokens;  // all tokens end to end, token i at [token_ends[i-1], token_ends[i]); null unless asked for
   const size_t* token_ends;  // size; null unless asked for
   size_t size;
   size_t untruncated_size;

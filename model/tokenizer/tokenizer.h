@@ -4,7 +4,12 @@
 #ifndef LION_MODEL_TOKENIZER_TOKENIZER_H_
 #define LION_MODEL_TOKENIZER_TOKENIZER_H_
 
-// Text to ids: the Hugging Face tokenizers crate, as a C++ class.
+// Text to ids: the Hugging Face tokenizers crate, as a C++ class. Equal to the crate's Python binding in ids, types,
+// tokens and spans.
+//
+// Cost: linear in the text, whatever the limit, since tokens beyond it are counted. Memory: what a limit cuts off is
+// not kept, and tokenizers of BERT's kind (words end at white space) take text in pieces of 64 KiB, so that only the
+// result grows with the text; others need some 60 bytes a byte of text for the length of the call.
 
 #include <cstddef>
 #include <cstdint>
@@ -26,10 +31,10 @@ struct ByteSpan {
 
 struct Encoding {
   std::vector<uint32_t> ids;
-  std::vector<uint32_t> type_ids;    // as many as ids
-  std::vector<ByteSpan> spans;       // as many as ids; empty unless asked for
-  std::vector<std::string> tokens;   // as many as ids; empty unless asked for
-  size_t untruncated_tokens = 0;     // ids.size() before truncation, special tokens included
+  std::vector<uint32_t> type_ids;   // as many as ids
+  std::vector<ByteSpan> spans;      // as many as ids; empty unless asked for
+  std::vector<std::string> tokens;  // as many as ids; empty unless asked for
+  size_t untruncated_tokens = 0;    // ids.size() before truncation, special tokens included
   bool truncated() const { return untruncated_tokens > ids.size(); }
 };
 
@@ -47,16 +52,18 @@ class Tokenizer {
   };
 
   // Reads a tokenizer.json. Truncation and padding that the file itself asks for are switched off: limits are the
-  // server's. Errors: NOT_FOUND, INVALID_ARGUMENT (naming the file and the crate's complaint).
+  // server's. Errors: NOT_FOUND, INVALID_ARGUMENT (naming the file and the crate's complaint; also for what is not a
+  // regular file, and for a post-processor that does not use each text exactly once).
   static absl::StatusOr<std::unique_ptr<Tokenizer>> Open(const std::string& path);
 
   ~Tokenizer();
   Tokenizer(const Tokenizer&) = delete;
   Tokenizer& operator=(const Tokenizer&) = delete;
 
-  // Encodes one text, or a pair, with the special tokens that the tokenizer adds. Text must be UTF-8; the empty text is
-  // valid and gives the special tokens alone (or no ids at all where there are none).
-  // Thread-safe, never blocks on another call, never throws; a panic inside the crate becomes INTERNAL.
+  // Encodes one text, or a pair, with the special tokens that the tokenizer adds. The empty text is valid and gives the
+  // special tokens alone (or no ids at all where there are none). Special tokens written out in a text become those
+  // tokens. INVALID_ARGUMENT: text that is not UTF-8 (naming the byte) or is 4 GiB or more, a limit that is too low.
+  // INTERNAL: the crate fails or panics. Thread-safe, never blocks on another call, starts no threads, never throws.
   absl::StatusOr<Encoding> Encode(std::string_view text, std::optional<std::string_view> pair,
                                   const EncodeOptions& options) const;
 

@@ -29,9 +29,7 @@ std::string Length(uint64_t bytes) {
 }
 
 // A file with an honest length.
-std::string File(const std::string& header, const std::string& data) {
-  return Length(header.size()) + header + data;
-}
+std::string File(const std::string& header, const std::string& data) { return Length(header.size()) + header + data; }
 
 std::string Zeros(size_t bytes) { return std::string(bytes, '\0'); }
 
@@ -176,8 +174,9 @@ std::vector<Hostile> HostileFiles() {
       {"DimensionAboveInt64", File(tensor("F32", "[0,9223372036854775808]", "[0,0]"), ""), "is too large"},
       {"HalfABytes", File(tensor("F4", "[3]", "[0,1]"), Zeros(1)), "tensor \"a\""},
       {"SameNameTwice",
-       File(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
-            "x"),
+       File(
+           R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}})",
+           "x"),
        "two entries named \"a\""},
       {"SameNameTwiceEscaped",
        File(R"({"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]},)"
@@ -231,7 +230,8 @@ TEST(SafetensorsTest, NamesWhatADirectoryLacks) {
   TempDir dir;
   const absl::Status empty = WeightFiles::OpenDirectory(dir.path()).status();
   EXPECT_EQ(empty.code(), absl::StatusCode::kNotFound);
-  EXPECT_THAT(std::string(empty.message()), HasSubstr("holds neither model.safetensors nor model.safetensors.index.json"));
+  EXPECT_THAT(std::string(empty.message()),
+              HasSubstr("holds neither model.safetensors nor model.safetensors.index.json"));
   const absl::Status none = WeightFiles::OpenDirectory(dir.File("none")).status();
   EXPECT_EQ(none.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(none.message()), HasSubstr("no such directory"));

@@ -4,7 +4,8 @@
 // Tokenizes what tokenizer_parity_test.py sends: `tokenize_for_test TOKENIZER_JSON`.
 //
 // Standard input is a row of requests: uint32 max_tokens, uint32 side (0 right, 1 left), uint32 number of texts (1 or
-// 2), then for each text uint32 bytes and the bytes; integers in this machine's order. Each is answered by one line of JSON.
+// 2), then for each text uint32 bytes and the bytes; integers in this machine's order. Each is answered by one line of
+// JSON.
 
 #include <cstdint>
 #include <cstdio>

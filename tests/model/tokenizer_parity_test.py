@@ -6,6 +6,7 @@ Run by ctest, or: LION_TOKENIZE=BUILD/bin/tokenize_for_test build/venv/bin/pytho
 More tokenizer.json files to compare: LION_TOKENIZERS=PATH[:PATH...].
 """
 
+import functools
 import gzip
 import itertools
 import json
@@ -111,6 +112,7 @@ MADE = {
 # --------------------------------------------------------------------------------------------------------------- texts
 
 
+@functools.cache
 def demo_texts() -> list[str]:
     texts = [
         "Python is a programming language that lets you work quickly.",
@@ -182,6 +184,7 @@ SHORT = {
 }
 
 
+@functools.cache
 def long_texts() -> dict[str, str]:
     hundred_kb = ("The quick brown fox, 1,234 tokens of naïve text; 你好 😀. " * 2000).encode()[:100_000].decode(errors="ignore")
     return {
@@ -193,7 +196,7 @@ def long_texts() -> dict[str, str]:
         "100-kB-controls": "\x01a\0 " * 25_000,
         "special-tokens": "[SEP] [CLS]x " * 15_000,
         # Several pieces (64 KiB each), cut wherever the white space happens to be.
-        **{f"noise-{seed}": noise(seed, 120_000) for seed in range(6)},
+        **{f"noise-{seed}": noise(seed, 80_000) for seed in range(3)},
     }
 
 
@@ -297,8 +300,7 @@ def test_pairs(both):
 
 @pytest.mark.parametrize("side", [RIGHT, LEFT], ids=["right", "left"])
 def test_truncation(both, side):
-    texts = [SHORT[name] for name in ("empty", "one", "padded", "accents", "chinese-mixed", "emoji", "special-tokens")]
-    texts.append(noise(99, 600))
+    texts = [SHORT[name] for name in ("empty", "one", "padded", "chinese-mixed", "emoji")] + [noise(99, 150)]
     for rows in [[text] for text in texts] + [[a, b] for a in texts for b in texts]:
         full = both.check(rows)
         specials = len(full["ids"]) - sum(map(len, [both.ours.encode([t])["ids"] for t in rows]))
@@ -312,16 +314,8 @@ def test_truncation(both, side):
 @pytest.mark.parametrize("side", [RIGHT, LEFT], ids=["right", "left"])
 def test_truncation_of_long_texts(both, side):
     # The binding also builds every overflowing part, for a pair every combination of them: gigabytes for longer pairs.
-    long, middle, short = long_texts()["noise-2"], noise(98, 4000), noise(99, 600)
+    long, middle, short = long_texts()["noise-2"], noise(98, 1500), noise(99, 600)
     for rows in ([long], [middle, short], [short, middle], [middle, middle[::-1]]):
         full = both.check(rows)
         for max_tokens in (64, 512, 40_001):
             assert both.check(rows, max_tokens, side)["untruncated"] == len(full["ids"])
-
-
-def test_many_at_once():
-    """Processes share nothing, threads of one process do: tokenizer_test.cc has those. Here: no state between calls."""
-    pair = Both(FILES[0])
-    for text in list(SHORT.values()) * 2:
-        pair.check([text])
-    pair.ours.close()

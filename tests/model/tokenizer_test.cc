@@ -80,7 +80,11 @@ TEST(TokenizerTest, GivesTokensTypesAndByteSpans) {
             {{0, 0}, {0, 6}, {0, 0}, {0, 1}, {2, 5}, {0, 0}}},
            {"", "", {"[CLS]", "[SEP]", "[SEP]"}, {0, 0, 1}, {{0, 0}, {0, 0}, {0, 0}}},
            // Bytes, not characters; an accent is stripped but counts; a word unknown as a whole.
-           {"é 你好", {}, {"[CLS]", "e", "你", "好", "[SEP]"}, {0, 0, 0, 0, 0}, {{0, 0}, {0, 2}, {3, 6}, {6, 9}, {0, 0}}},
+           {"é 你好",
+            {},
+            {"[CLS]", "e", "你", "好", "[SEP]"},
+            {0, 0, 0, 0, 0},
+            {{0, 0}, {0, 2}, {3, 6}, {6, 9}, {0, 0}}},
            {std::string("a\0b", 3), {}, {"[CLS]", "a", "##b", "[SEP]"}, {0, 0, 0, 0}, {{0, 0}, {0, 1}, {2, 3}, {0, 0}}},
            {std::string(200, 'x'), {}, {"[CLS]", "[UNK]", "[SEP]"}, {0, 0, 0}, {{0, 0}, {0, 200}, {0, 0}}},
        }) {
@@ -190,10 +194,10 @@ TEST(TokenizerTest, RefusesALimitBelowTheSpecialTokens) {
 TEST(TokenizerTest, RefusesWhatIsNotUtf8) {
   const auto tokenizer = Open();
   for (const auto& [bytes, at] : std::vector<std::pair<std::string, std::string>>{
-           {"\x80", "byte 0"},              // a continuation alone
-           {"ab\xc3", "byte 2"},            // cut short
-           {"a\xc0\x80", "byte 1"},         // overlong
-           {"\xed\xa0\x80", "byte 0"},      // a surrogate
+           {"\x80", "byte 0"},                 // a continuation alone
+           {"ab\xc3", "byte 2"},               // cut short
+           {"a\xc0\x80", "byte 1"},            // overlong
+           {"\xed\xa0\x80", "byte 0"},         // a surrogate
            {"ok \xf4\x90\x80\x80", "byte 3"},  // above U+10FFFF
            {"\xff\xfe", "byte 0"},
            {std::string(200000, 'a') + "\xff", "byte 200000"},
@@ -210,8 +214,12 @@ TEST(TokenizerTest, RefusesWhatIsNotUtf8) {
 TEST(TokenizerTest, SwitchesOffTruncationAndPaddingOfTheFile) {
   nlohmann::json json = TokenizerJson();
   json["truncation"] = {{"direction", "Right"}, {"max_length", 4}, {"strategy", "LongestFirst"}, {"stride", 0}};
-  json["padding"] = {{"strategy", {{"Fixed", 32}}}, {"direction", "Right"}, {"pad_to_multiple_of", nullptr},
-                     {"pad_id", 0},                 {"pad_type_id", 0},     {"pad_token", "[PAD]"}};
+  json["padding"] = {{"strategy", {{"Fixed", 32}}},
+                     {"direction", "Right"},
+                     {"pad_to_multiple_of", nullptr},
+                     {"pad_id", 0},
+                     {"pad_type_id", 0},
+                     {"pad_token", "[PAD]"}};
   TempDir dir;
   const auto encoding =
       Open(dir.Write("tokenizer.json", json.dump()))->Encode("one two three four five", std::nullopt, {});

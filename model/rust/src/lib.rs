@@ -257,11 +257,8 @@ pub unsafe extern "C" fn lion_hf_safetensors_read(
             })
             .collect();
         let owner = Box::new(TensorsOwner { views, _tensors: read });
-        *tensors = Tensors {
-            tensors: owner.views.as_ptr(),
-            size: owner.views.len(),
-            owner: Box::into_raw(owner).cast(),
-        };
+        *tensors =
+            Tensors { tensors: owner.views.as_ptr(), size: owner.views.len(), owner: Box::into_raw(owner).cast() };
         Ok(())
     })
 }

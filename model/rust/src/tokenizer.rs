@@ -136,6 +136,7 @@ impl TextEncoder {
             })?,
         };
         let mut sequences = Vec::with_capacity(texts.len());
+        let mut valid = Vec::with_capacity(texts.len());
         for (i, bytes) in texts.iter().enumerate() {
             let which = if texts.len() == 1 { "text" } else { ["first text", "second text"][i] };
             let text = std::str::from_utf8(bytes)
@@ -148,6 +149,7 @@ impl TextEncoder {
                 )));
             }
             sequences.push(self.tokenize(text, room, options)?);
+            valid.push(text);
         }
 
         let totals = [sequences[0].total, sequences.get(1).map_or(0, |s| s.total)];
@@ -156,10 +158,11 @@ impl TextEncoder {
             sequence.keep(count, options.keep_end);
         }
         let mut encoded = lay_out(layout, &sequences, options);
-        encoded.untruncated = encoded.ids.len() + (totals[0] - sequences[0].ids.len())
+        encoded.untruncated = encoded.ids.len()
+            + (totals[0] - sequences[0].ids.len())
             + sequences.get(1).map_or(0, |s| totals[1] - s.ids.len());
         if options.spans && self.moves_spans {
-            encoded.spans = self.moved_spans(sequences, encoded.ids.len())?;
+            encoded.spans = self.moved_spans(&valid, sequences, encoded.ids.len())?;
         }
         Ok(encoded)
     }
@@ -204,22 +207,45 @@ impl TextEncoder {
         words.into_encoding(None, 0, offsets)
     }
 
-    /// The spans as the post-processor leaves them, for those that trim the spaces off a token's span.
-    fn moved_spans(&self, sequences: Vec<Sequence>, size: usize) -> Result<Vec<Span>, Error> {
-        let mut encodings = sequences.into_iter().enumerate().map(|(i, sequence)| {
+    /// The spans as the post-processor leaves them, for those that trim the spaces off a token's span. They count a space
+    /// as 1, so they are given characters: in bytes they would cut characters in two.
+    fn moved_spans(&self, texts: &[&str], sequences: Vec<Sequence>, size: usize) -> Result<Vec<Span>, Error> {
+        let characters: Vec<Characters> = texts.iter().map(|text| Characters::of(text)).collect();
+        let mut encodings = sequences.into_iter().zip(&characters).enumerate().map(|(i, (sequence, characters))| {
             let n = sequence.ids.len();
-            let offsets = sequence.spans.iter().map(|s| (s.start as usize, s.end as usize)).collect();
+            let offsets = sequence.spans.iter().map(|s| (characters.at(s.start), characters.at(s.end))).collect();
             encoding(sequence.ids, sequence.tokens, offsets, vec![Some(i as u32); n], i as u32)
         });
         let first = encodings.next().unwrap_or_default();
-        let processed = self
-            .tokenizer
-            .post_process(first, encodings.next(), true)
-            .map_err(|e| Error::internal(e.to_string()))?;
+        let processed =
+            self.tokenizer.post_process(first, encodings.next(), true).map_err(|e| Error::internal(e.to_string()))?;
         if processed.len() != size {
             return Err(Error::internal(format!("{} tokens after post-processing, not {size}", processed.len())));
         }
-        Ok(processed.get_offsets().iter().map(|o| Span { start: o.0 as u32, end: o.1 as u32 }).collect())
+        let spans = processed.get_offsets().iter().zip(processed.get_word_ids()).map(|(offsets, index)| match index {
+            Some(index) => {
+                let characters = &characters[*index as usize];
+                Span { start: characters.begin(offsets.0), end: characters.begin(offsets.1) }
+            }
+            None => Span::default(),
+        });
+        Ok(spans.collect())
+    }
+}
+
+/// Where each character of a text begins, and where the text ends.
+struct Characters(Vec<u32>);
+
+impl Characters {
+    fn of(text: &str) -> Self {
+        Self(text.char_indices().map(|(at, _)| at).chain([text.len()]).map(|at| at as u32).collect())
+    }
+    /// The number of the character that holds this byte.
+    fn at(&self, byte: u32) -> usize {
+        self.0.partition_point(|&begin| begin <= byte) - 1
+    }
+    fn begin(&self, character: usize) -> u32 {
+        self.0[character.min(self.0.len() - 1)]
     }
 }
 
