@@ -13,7 +13,7 @@
 #include "lion/v1/encoder.pb.h"
 #include "model/encoder.h"
 #include "model/model.h"
-#include "server/rows.h"
+#include "server/row_plan.h"
 #include "server/validate.h"
 
 namespace lion {

@@ -14,7 +14,7 @@
 #include "server/answer.h"
 #include "server/bytes.h"
 #include "server/list_models.h"
-#include "server/rows.h"
+#include "server/row_plan.h"
 #include "server/status_map.h"
 #include "server/validate.h"
 
@@ -164,10 +164,10 @@ void RowsCall::MakeRows() {
   rows_.reserve(inputs().size());
   for (int i = 0; i < inputs().size(); ++i) {
     if (absl::Status status = CheckCaller(); !status.ok()) return Fail(std::move(status));
-    const bool text = TextBytes(inputs()[i]) > 0;
+    const bool tokenizes = TextBytes(inputs()[i]) > 0 && model().tokenizer != nullptr;
     const absl::Time started = context().clock->Now();
     rows_.push_back(MakeRow(i));
-    if (text) context().metrics->Tokenized(plan_.model, context().clock->Now() - started);
+    if (tokenizes) context().metrics->Tokenized(plan_.model, context().clock->Now() - started);
     num_tokens_ += rows_.back().num_tokens;
     if (!runs) continue;
     if (absl::Status status = CheckTotalTokens(num_tokens_, context().limits); !status.ok()) {

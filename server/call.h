@@ -7,9 +7,9 @@
 // The life of one request, from its bytes to the bytes of its answer: what a unary RPC is, and one message of a stream.
 //
 // One request's way: 1. Start parses it on the caller's thread (a large one on a tokenizer thread) and checks it
-// (validate.h). 2. Text becomes ids on a tokenizer thread; a request of ids alone skips that (rows.h). 3. The good rows
-// go to the Batcher together. 4. The Batcher answers each; the last answer hands the call to the Executor. 5. There the
-// answer is built (answer.h) and done is called.
+// (validate.h). 2. Text becomes ids on a tokenizer thread; a request of ids alone skips that (row_plan.h). 3. The good
+// rows go to the Batcher together. 4. The Batcher answers each; the last answer hands the call to the Executor. 5.
+// There the answer is built (answer.h) and done is called.
 //
 // done is called exactly once, on whichever thread ends the call, maybe inside Start: with the answer, with the first
 // error, or by Cut. A call keeps itself alive until then; late answers to a call that was cut are dropped.

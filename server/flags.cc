@@ -178,7 +178,9 @@ absl::StatusOr<std::vector<ModelSpec>> CheckModels(const std::vector<std::string
   return models;
 }
 
-bool IsOurFile(absl::string_view file) { return absl::EndsWith(file, "server/flags.cc"); }
+// What --help calls this file, and all that it shows.
+constexpr char kProgram[] = "lion-server";
+bool IsOurFile(absl::string_view file) { return file == kProgram; }
 
 }  // namespace
 
@@ -191,7 +193,9 @@ FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
   usage.contains_helpshort_flags = &IsOurFile;
   usage.contains_help_flags = &IsOurFile;
   usage.contains_helppackage_flags = &IsOurFile;
-  usage.normalize_filename = [](absl::string_view) { return std::string("lion-server"); };
+  usage.normalize_filename = [](absl::string_view file) {
+    return absl::EndsWith(file, "server/flags.cc") ? std::string(kProgram) : std::string(file);
+  };
   usage.version_string = [] {
     return absl::StrCat("lion-server ", std::string(BuildVersion()), " (", std::string(BuildCommit()), ")\n");
   };

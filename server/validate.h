@@ -6,7 +6,7 @@
 
 // What a call asks for, checked: everything that can be known without looking into its inputs. Pure functions.
 //
-// Every error is of the whole call and begins with the field. The inputs' own errors are rows.h's business.
+// Every error is of the whole call and begins with the field. The inputs' own errors are row_plan.h's business.
 
 #include <cstdint>
 #include <optional>

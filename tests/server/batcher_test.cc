@@ -67,6 +67,7 @@ class Answers {
 
 std::vector<std::string> Names(const std::vector<Answers::Named>& answers) {
   std::vector<std::string> names;
+  names.reserve(answers.size());
   for (const Answers::Named& a : answers) names.push_back(a.name);
   return names;
 }
@@ -74,6 +75,7 @@ std::vector<std::string> Names(const std::vector<Answers::Named>& answers) {
 // First ids of the rows of a batch: the tests give each row its own.
 std::vector<uint32_t> Ids(const std::vector<PuppetEncoder::HeldRow>& batch) {
   std::vector<uint32_t> ids;
+  ids.reserve(batch.size());
   for (const PuppetEncoder::HeldRow& row : batch) ids.push_back(row.ids[0]);
   return ids;
 }
@@ -376,7 +378,7 @@ TEST_F(BatcherTest, MetricsAndCountsStandBeforeTheAnswer) {
   int64_t pending = -1;
   absl::Notification answered;
   PendingRow row = MakeRow(1, 10);
-  row.done = [&](RowAnswer) {
+  row.done = [&](const RowAnswer&) {
     sequences = Metric("lion_sequences_total{mode=\"parallel\",model=\"demo\"}");
     tokens = Metric("lion_tokens_total{mode=\"parallel\",model=\"demo\"}");
     batches = Metric("lion_batch_tokens_count{model=\"demo\"}");
@@ -397,9 +399,9 @@ TEST_F(BatcherTest, MetricsAndCountsStandBeforeTheAnswer) {
 TEST_F(BatcherTest, DoneMaySubmit) {
   absl::Notification again;
   PendingRow row = MakeRow(1, 10);
-  row.done = [&](RowAnswer) {
+  row.done = [&](const RowAnswer&) {
     PendingRow next = MakeRow(2, 10);
-    next.done = [&again](RowAnswer) { again.Notify(); };
+    next.done = [&again](const RowAnswer&) { again.Notify(); };
     ASSERT_TRUE(Submit(std::move(next)).ok());
   };
   ASSERT_TRUE(Submit(std::move(row)).ok());
@@ -586,12 +588,14 @@ TEST(BatcherStressTest, EveryTakenRowIsAnsweredExactlyOnce) {
       bool taken = false;  // by the thread that submits
     };
     std::vector<std::vector<Outcome>> outcomes;
+    outcomes.reserve(kThreads);
     for (int t = 0; t < kThreads; ++t) outcomes.emplace_back(kCalls * 4);
     std::atomic<int> ok = 0, dropped = 0, failed = 0, rooms = 0, asked = 0;
     {
       Batcher batcher(
           {a, b}, {.policy = {.max_batch_tokens = 64}, .max_queue_tokens = 256, .clock = &clock, .metrics = &metrics});
       std::vector<std::thread> threads;
+      threads.reserve(kThreads);
       for (int t = 0; t < kThreads; ++t) {
         threads.emplace_back([&, t] {
           std::mt19937 random(static_cast<uint32_t>(t));
@@ -609,7 +613,7 @@ TEST(BatcherStressTest, EveryTakenRowIsAnsweredExactlyOnce) {
               row.cancelled = cancelled;
               if (random() % 8 == 0) row.deadline = clock.Now() + absl::Microseconds(random() % 3);
               Outcome& outcome = outcomes[t][call * 4 + r];
-              row.done = [&](RowAnswer answer) {
+              row.done = [&](const RowAnswer& answer) {
                 ++outcome.answers;
                 switch (answer.status.code()) {
                   case absl::StatusCode::kOk:

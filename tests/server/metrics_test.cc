@@ -198,6 +198,7 @@ TEST(MetricsTest, RowsAndBatches) {
 TEST(MetricsTest, ManyThreadsLoseNothing) {
   Metrics metrics(TwoModels());
   std::vector<std::thread> threads;
+  threads.reserve(4);
   for (int t = 0; t < 4; ++t) {
     threads.emplace_back([&metrics] {
       for (int i = 0; i < 1000; ++i) {

@@ -166,6 +166,7 @@ TEST(TokenizerPoolTest, ManyThreadsEachTakenPieceRunsOnce) {
   {
     TokenizerPool pool({.num_threads = 3, .max_pending_bytes = 50});
     std::vector<std::thread> callers;
+    callers.reserve(4);
     for (int t = 0; t < 4; ++t) {
       callers.emplace_back([&] {
         for (int i = 0; i < 2000; ++i) {

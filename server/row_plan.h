@@ -1,8 +1,8 @@
 // Copyright 2026 The LION Serve Authors
 // SPDX-License-Identifier: Apache-2.0
 
-#ifndef LION_SERVER_ROWS_H_
-#define LION_SERVER_ROWS_H_
+#ifndef LION_SERVER_ROW_PLAN_H_
+#define LION_SERVER_ROW_PLAN_H_
 
 // One input of a call, turned into the row that runs, or into the reason why it does not. Pure but for the tokenizer.
 
@@ -48,4 +48,4 @@ absl::Status CheckTotalTokens(int64_t num_tokens, const ServiceLimits& limits);
 
 }  // namespace lion
 
-#endif  // LION_SERVER_ROWS_H_
+#endif  // LION_SERVER_ROW_PLAN_H_

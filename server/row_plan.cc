@@ -1,7 +1,7 @@
 // Copyright 2026 The LION Serve Authors
 // SPDX-License-Identifier: Apache-2.0
 
-#include "server/rows.h"
+#include "server/row_plan.h"
 
 #include <algorithm>
 #include <optional>

@@ -1,0 +1,180 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "server/flags.h"
+
+#include <functional>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace lion {
+namespace {
+
+using ::testing::HasSubstr;
+
+const std::vector<std::string> kModels = {"some/model"};
+
+struct Case {
+  const char* name;
+  std::function<void(FlagValues*)> sets;
+  std::vector<const char*> names;  // what the refusal says
+};
+
+class RefusedFlagTest : public testing::TestWithParam<Case> {};
+
+TEST_P(RefusedFlagTest, NamesFlagAndAllowedValues) {
+  FlagValues flags;
+  GetParam().sets(&flags);
+  const absl::Status status = CheckFlags(flags, kModels, 2).status();
+  ASSERT_FALSE(status.ok());
+  for (const char* word : GetParam().names) EXPECT_THAT(std::string(status.message()), HasSubstr(word));
+  EXPECT_THAT(std::string(status.message()), testing::Not(HasSubstr("\n")));
+}
+
+const Case kCases[] = {
+    {"Mode", [](auto* f) { f->mode = "fast"; }, {"--mode=fast", "auto, parallel, chunked, recurrent"}},
+    {"DType", [](auto* f) { f->dtype = "int4"; }, {"--dtype=int4", "bfloat16"}},
+    {"Float16",
+     [](auto* f) { f->dtype = "float16"; },
+     {"--dtype=float16", "not available on cpu: it has float32, bfloat16"}},
+    {"Int8", [](auto* f) { f->dtype = "int8"; }, {"--dtype=int8", "not available on cpu"}},
+    {"Fp8", [](auto* f) { f->dtype = "fp8"; }, {"--dtype=fp8", "not available on cpu"}},
+    {"Device", [](auto* f) { f->device = "tpu"; }, {"--device=tpu", "auto, cpu, cuda"}},
+    {"DeviceEmpty", [](auto* f) { f->device = ""; }, {"--device=", "auto, cpu, cuda"}},
+    {"Cuda", [](auto* f) { f->device = "cuda"; }, {"--device=cuda", "no CUDA"}},
+    {"CudaList", [](auto* f) { f->device = "cuda:0,cuda:12"; }, {"--device=cuda:0,cuda:12", "no CUDA"}},
+    {"CudaListBad", [](auto* f) { f->device = "cuda:0,"; }, {"--device=cuda:0,", "takes auto"}},
+    {"CudaNotANumber", [](auto* f) { f->device = "cuda:zero"; }, {"cuda:zero", "takes auto"}},
+    {"LogFormat", [](auto* f) { f->log_format = "xml"; }, {"--log_format=xml", "text, json"}},
+    {"ParallelNegative", [](auto* f) { f->parallel_max_tokens = -1; }, {"--parallel_max_tokens=-1", "16384"}},
+    {"ParallelLarge", [](auto* f) { f->parallel_max_tokens = 16385; }, {"--parallel_max_tokens=16385", "16384"}},
+    {"ChunkNegative", [](auto* f) { f->chunk_tokens = -1; }, {"--chunk_tokens=-1", "128"}},
+    {"ChunkLarge", [](auto* f) { f->chunk_tokens = 129; }, {"--chunk_tokens=129", "128"}},
+    {"BatchNegative", [](auto* f) { f->max_batch_tokens = -5; }, {"--max_batch_tokens=-5"}},
+    {"SequenceNegative", [](auto* f) { f->max_sequence_tokens = -5; }, {"--max_sequence_tokens=-5"}},
+    {"QueueNegative", [](auto* f) { f->max_queue_tokens = -5; }, {"--max_queue_tokens=-5"}},
+    {"InputsNegative", [](auto* f) { f->max_inputs = -5; }, {"--max_inputs=-5"}},
+    {"MessageNegative", [](auto* f) { f->max_message_mib = -5; }, {"--max_message_mib=-5", "2047"}},
+    {"MessageLarge", [](auto* f) { f->max_message_mib = 2048; }, {"--max_message_mib=2048", "2047"}},
+    {"ComputeThreads", [](auto* f) { f->compute_threads = -1; }, {"--compute_threads=-1"}},
+    {"TokenizerThreads", [](auto* f) { f->tokenizer_threads = -1; }, {"--tokenizer_threads=-1"}},
+    {"DrainDelay", [](auto* f) { f->drain_delay = absl::Seconds(-1); }, {"--drain_delay=-1s"}},
+    {"DrainTimeout", [](auto* f) { f->drain_timeout = absl::Seconds(-1); }, {"--drain_timeout=-1s"}},
+    {"ListenNoPort", [](auto* f) { f->listen = "0.0.0.0"; }, {"--listen=0.0.0.0", "HOST:PORT"}},
+    {"ListenNoHost", [](auto* f) { f->listen = ":80"; }, {"--listen=:80", "HOST:PORT"}},
+    {"ListenPortName", [](auto* f) { f->listen = "a:http"; }, {"--listen=a:http", "HOST:PORT"}},
+    {"ListenPortLarge", [](auto* f) { f->listen = "a:65536"; }, {"--listen=a:65536", "65535"}},
+    {"ListenIpv6NoPort", [](auto* f) { f->listen = "[::1]"; }, {"--listen=[::1]", "HOST:PORT"}},
+    {"MetricsNoPort", [](auto* f) { f->metrics_listen = "a"; }, {"--metrics_listen=a", "HOST:PORT"}},
+    {"SequenceAboveQueue",
+     [](auto* f) {
+       f->max_sequence_tokens = 201;
+       f->max_queue_tokens = 200;
+     },
+     {"--max_sequence_tokens=201", "--max_queue_tokens is 200"}},
+    {"CertWithoutKey", [](auto* f) { f->tls_cert = "x"; }, {"--tls_cert", "--tls_key"}},
+    {"KeyWithoutCert", [](auto* f) { f->tls_key = "x"; }, {"--tls_key", "--tls_cert"}},
+    {"CaWithoutCert", [](auto* f) { f->tls_client_ca = "x"; }, {"--tls_client_ca", "--tls_cert"}},
+    {"ApiKeyFile", [](auto* f) { f->api_key_file = "/nowhere"; }, {"--api_key_file: /nowhere"}},
+};
+
+INSTANTIATE_TEST_SUITE_P(Cases, RefusedFlagTest, testing::ValuesIn(kCases),
+                         [](const auto& param) { return std::string(param.param.name); });
+
+TEST(FlagsTest, ZeroIsTheDefault) {
+  const absl::StatusOr<ServerConfig> config = CheckFlags(FlagValues(), kModels, 6);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->server.max_batch_tokens, 16384);
+  EXPECT_EQ(config->max_sequence_tokens, 131072);
+  EXPECT_EQ(config->server.limits.max_queue_tokens, 1048576);
+  EXPECT_EQ(config->server.limits.max_request_tokens, 1048576);
+  EXPECT_EQ(config->server.limits.max_inputs, 1024);
+  EXPECT_EQ(config->server.limits.max_message_bytes, 64 << 20);
+  EXPECT_EQ(config->server.limits.default_mode, std::nullopt);
+  EXPECT_EQ(config->server.drain_timeout, absl::Seconds(30));
+  EXPECT_EQ(config->server.drain_delay, absl::ZeroDuration());
+  EXPECT_EQ(config->server.refusal_time, absl::Milliseconds(500));
+  EXPECT_EQ(config->compute_threads, 6);
+  EXPECT_EQ(config->server.tokenizer_threads, 3);
+  EXPECT_EQ(config->dtype, DType::kFloat32);
+  EXPECT_EQ(config->parallel_max_tokens, 0);
+  EXPECT_EQ(config->chunk_tokens, 0);
+  EXPECT_TRUE(config->server.tls.cert.empty());
+  EXPECT_FALSE(config->server.api_keys.has_value());
+  EXPECT_EQ(CheckFlags(FlagValues(), kModels, 1)->server.tokenizer_threads, 1);
+}
+
+TEST(FlagsTest, TheQueueHoldsEightOfTheLongestRows) {
+  FlagValues flags;
+  flags.max_sequence_tokens = 1000000;
+  EXPECT_EQ(CheckFlags(flags, kModels, 1)->server.limits.max_queue_tokens, 8000000);
+  // The other way round a default gives way.
+  flags.max_sequence_tokens = 0;
+  flags.max_queue_tokens = 200;
+  EXPECT_EQ(CheckFlags(flags, kModels, 1)->max_sequence_tokens, 200);
+}
+
+TEST(FlagsTest, ValuesArrive) {
+  FlagValues flags;
+  flags.listen = "[::1]:0";
+  flags.mode = "recurrent";
+  flags.dtype = "bfloat16";
+  flags.log_format = "json";
+  flags.device = "cpu";
+  flags.max_message_mib = 2047;
+  flags.drain_timeout = absl::Seconds(5);
+  const absl::StatusOr<ServerConfig> config = CheckFlags(flags, kModels, 1);
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->server.listen, "[::1]:0");
+  EXPECT_EQ(config->server.limits.default_mode, ComputeMode::kRecurrent);
+  EXPECT_EQ(config->dtype, DType::kBFloat16);
+  EXPECT_EQ(config->log_format, LogFormat::kJson);
+  EXPECT_EQ(config->server.limits.max_message_bytes, int64_t{2047} << 20);
+  EXPECT_EQ(config->server.drain_timeout, absl::Seconds(5));
+}
+
+TEST(FlagsTest, ModelsAreNamedByTheirFolderOrByHand) {
+  const absl::StatusOr<ServerConfig> config =
+      CheckFlags(FlagValues(), {"dir/one/", "two=dir/x=y", "./three/.", "A.b_c-9=/"}, 1);
+  ASSERT_TRUE(config.ok()) << config.status();
+  ASSERT_EQ(config->models.size(), 4);
+  EXPECT_EQ(config->models[0].name, "one");
+  EXPECT_EQ(config->models[0].directory, "dir/one/");
+  EXPECT_EQ(config->models[1].name, "two");
+  EXPECT_EQ(config->models[1].directory, "dir/x=y");
+  EXPECT_EQ(config->models[2].name, "three");
+  EXPECT_EQ(config->models[3].name, "A.b_c-9");
+}
+
+TEST(FlagsTest, BadModels) {
+  const struct {
+    std::vector<std::string> models;
+    const char* names;
+  } cases[] = {
+      {{}, "no model given"},
+      {{"=dir"}, "=dir"},
+      {{"name="}, "name="},
+      {{""}, "names no directory"},
+      {{"a b=dir"}, "'a b'"},
+      {{"a/b=dir"}, "'a/b'"},
+      {{std::string(65, 'n') + "=dir"}, "1 to 64"},
+      {{"some dir/a b"}, "NAME="},
+      {{"/"}, "NAME="},
+      {{"unknown=dir"}, "unknown"},
+      {{"x/unknown"}, "unknown"},
+      {{"a/m", "b/m"}, "twice"},
+      {{"m=a", "m=b"}, "twice"},
+  };
+  for (const auto& c : cases) {
+    const absl::Status status = CheckFlags(FlagValues(), c.models, 1).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.names;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.names));
+  }
+  EXPECT_TRUE(CheckFlags(FlagValues(), {std::string(64, 'n') + "=dir"}, 1).ok());
+}
+
+}  // namespace
+}  // namespace lion

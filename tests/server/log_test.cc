@@ -1,0 +1,32 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "server/log.h"
+
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "gtest/gtest.h"
+
+namespace lion {
+namespace {
+
+const absl::Time kTime = absl::UnixEpoch() + absl::Milliseconds(1500);
+
+TEST(LogTest, TextIsOneLine) {
+  EXPECT_EQ(FormatLogLine(LogFormat::kText, kTime, LogLevel::kWarning, "two\nlines"),
+            "1970-01-01T00:00:01.500Z WARNING two lines\n");
+}
+
+TEST(LogTest, JsonIsOneObjectALine) {
+  const std::string line = FormatLogLine(LogFormat::kJson, kTime, LogLevel::kInfo, "a \"quoted\"\nline \xff");
+  EXPECT_EQ(line.find('\n'), line.size() - 1);
+  const nlohmann::json parsed = nlohmann::json::parse(line);
+  EXPECT_EQ(parsed.at("time"), "1970-01-01T00:00:01.500Z");
+  EXPECT_EQ(parsed.at("level"), "info");
+  EXPECT_EQ(parsed.at("message"), "a \"quoted\"\nline \xef\xbf\xbd");
+  EXPECT_EQ(parsed.size(), 3);
+}
+
+}  // namespace
+}  // namespace lion
