@@ -33,7 +33,7 @@ class Demo:
     # ------------------------------------------------------------------------------------------------------- the server
 
     def start(self):
-        command = [str(self.server), "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", str(self.demo / "model")]
+        command = [str(self.server), "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", f"demo={self.demo / 'model'}"]
         say("Starting the server on the demo model (LION-S, 4 layers x 256), loading, measuring, warming up")
         print(f"{FAINT}$ {' '.join(command)}{PLAIN}", flush=True)
         # A session of its own: a Ctrl-C here must reach it as our one SIGTERM, not as a signal before that.
@@ -83,6 +83,7 @@ class Demo:
     def classify(self):
         packages = [json.loads(line) for line in (self.texts / "packages.jsonl").read_text().splitlines()]
         say(f"Classifying {len(packages)} Debian packages that it was not trained on, from their descriptions")
+        num_labels = len(self.model()["labels"])
         rows = self.ask("classify", "--top_k=2", f"--file={self.texts / 'packages.jsonl'}")
         right = 0
         print(f"  {'package':<28}{'predicted':<26}{'second':<26}true section")
@@ -91,13 +92,15 @@ class Demo:
             hit = row["scores"][0]["label"] == package["section"]
             right += hit
             print(f"  {package['name']:<28}{first:<26}{second:<26}{package['section']}{'' if hit else '   (missed)'}")
-        print(f"{right} of {len(packages)} right, out of {self.num_labels()} sections.")
+        print(f"{right} of {len(packages)} right, out of {num_labels} sections.")
 
-    def num_labels(self):
-        return len(self.ask("models")[0]["labels"])
+    def model(self):
+        """What the server says of the model."""
+        return self.ask("models")[0]
 
     def lengths(self):
         say("Short texts run as full attention, long ones as chunks with a state between them: the same numbers, at linear cost")
+        print(f"Measured on this machine at start-up: full attention up to {self.model()['parallel_max_tokens']} tokens, chunks beyond.")
         for name in ("sentences.txt", "long.txt"):
             rows = self.ask("embed", f"--file={self.texts / name}", *(["--whole_file"] if name == "long.txt" else []))
             for row in rows[:3]:
