@@ -42,7 +42,7 @@ struct ComputePool::Impl {
   bool Finished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return next == end && running == 0; }
 
   void Work(int worker) {
-    at::set_num_threads(1);       // this thread's own products run on this thread alone
+    at::set_num_threads(1);                      // this thread's own products run on this thread alone
     at::globalContext().setFlushDenormal(true);  // decays underflow by design; subnormal products cost a hundredfold
     c10::InferenceMode inference;
     mu.Lock();

@@ -6,8 +6,8 @@
 
 // The worker threads that all CPU models of a process share: one a core, each with ATen's own threading switched off.
 //
-// ATen's parallel ops spin between calls and keep one OpenMP pool for every calling thread, so here whole pieces of work
-// go to single-threaded workers and no OpenMP runs at all. Threads other than these call no ATen.
+// ATen's parallel ops spin between calls and keep one OpenMP pool for every calling thread, so here whole pieces of
+// work go to single-threaded workers and no OpenMP runs at all. Threads other than these call no ATen.
 
 #include <functional>
 #include <memory>
@@ -25,9 +25,9 @@ class ComputePool {
   ComputePool(const ComputePool&) = delete;
   ComputePool& operator=(const ComputePool&) = delete;
 
-  // Calls fn(worker, i) for every i in [0, n), 0 <= worker < num_threads(), each i once, in no stated order, and returns
-  // when all have returned. What fn wrote is visible after Run. n <= 0 does nothing.
-  // Threads: any, one Run at a time (others wait). fn must not throw, and must not call Run.
+  // Calls fn(worker, i) for every i in [0, n), 0 <= worker < num_threads(), each i once, in no stated order, and
+  // returns when all have returned. What fn wrote is visible after Run. n <= 0 does nothing. Threads: any, one Run at a
+  // time (others wait). fn must not throw, and must not call Run.
   void Run(int n, const std::function<void(int worker, int i)>& fn);
 
   int num_threads() const;

@@ -76,7 +76,7 @@ class Fields {
     return value->get<bool>();
   }
 
-  std::string String(const char* name, std::optional<std::string> fallback = std::nullopt) {
+  std::string String(const char* name, const std::optional<std::string>& fallback = std::nullopt) {
     const json* value = Find(name, fallback.has_value());
     if (value == nullptr) return fallback.value_or("");
     if (!value->is_string()) {
@@ -242,7 +242,8 @@ absl::StatusOr<TextConfig> ParseTextConfig(absl::string_view text, const std::st
   ReadLabels(fields, config);
 
   if (!fields.status().ok()) return fields.status();
-  if (model_type != "bert") return Bad(file, absl::StrCat("model_type '", model_type, "' is not served: only 'bert' is"));
+  if (model_type != "bert")
+    return Bad(file, absl::StrCat("model_type '", model_type, "' is not served: only 'bert' is"));
   if (!known) {
     return Bad(file, absl::StrCat("arch_type '", arch, "' is not one of lion-lit, lion-d, lion-s"));
   }

@@ -24,10 +24,10 @@ struct TextConfig {
   Variant variant = Variant::kLit;
   int64_t vocab_size = 0;
   int64_t type_vocab_size = 0;
-  int64_t hidden_width = 0;   // E, a multiple of num_heads
+  int64_t hidden_width = 0;  // E, a multiple of num_heads
   int64_t num_layers = 0;
-  int64_t num_heads = 0;      // H
-  int64_t head_width = 0;     // D = E / H, at most kMaxHeadWidth
+  int64_t num_heads = 0;   // H
+  int64_t head_width = 0;  // D = E / H, at most kMaxHeadWidth
   int64_t feed_forward_width = 0;
   int64_t max_positions = 0;  // rows of the position table; 0 = no absolute positions, any length
   bool layer_norm_after = false;

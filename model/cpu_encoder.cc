@@ -24,8 +24,8 @@ namespace {
 constexpr int64_t kGroupTokens = 256;   // what one worker takes through the layers at a time
 constexpr int64_t kSharedTokens = 512;  // longer rows are shared by all workers
 constexpr int64_t kTileTokens = Linear::kMaxTileRows;
-constexpr float kAfterEps = 1e-5f;      // of layer_norm_after
-constexpr float kMinLogDecay = -80.f;   // exp of it is 0 beside anything; keeps differences of sums finite
+constexpr float kAfterEps = 1e-5f;     // of layer_norm_after
+constexpr float kMinLogDecay = -80.f;  // exp of it is 0 beside anything; keeps differences of sums finite
 
 // A 64-byte aligned array that only grows, zero where it was never written.
 class Buffer {
@@ -58,9 +58,9 @@ struct Layer {
   LayerNormWeights after;        // layer_norm_after, over the joined heads
   LayerNormWeights attention_norm;
   LayerNormWeights output_norm;
-  std::vector<float> log_lambda;    // (H): LION-D
-  std::vector<float> gate_weight;   // (E, Hp): LION-S, transposed
-  std::vector<float> gate_bias;     // (Hp)
+  std::vector<float> log_lambda;   // (H): LION-D
+  std::vector<float> gate_weight;  // (E, Hp): LION-S, transposed
+  std::vector<float> gate_bias;    // (Hp)
 };
 
 struct DenseLayer {
@@ -207,9 +207,9 @@ absl::Status CpuEncoder::Impl::Load() {
     const std::vector<int64_t>& shape = options.weights->Find("classifier.weight")->shape;
     const int64_t labels = shape.empty() ? 0 : shape[0];
     if (!config.labels.empty() && labels != static_cast<int64_t>(config.labels.size())) {
-      return absl::InvalidArgumentError(absl::StrCat(options.weights->paths().front(), ": tensor 'classifier.weight' has ",
-                                                     labels, " rows, config.json's id2label names ",
-                                                     config.labels.size(), " classes"));
+      return absl::InvalidArgumentError(
+          absl::StrCat(options.weights->paths().front(), ": tensor 'classifier.weight' has ", labels,
+                       " rows, config.json's id2label names ", config.labels.size(), " classes"));
     }
     pooler = pack(bert + "pooler.dense", E, E, DType::kFloat32);
     classifier = pack("classifier", labels, E, DType::kFloat32);
@@ -299,7 +299,8 @@ void CpuEncoder::Impl::Embed(Activations& a, int64_t first, int64_t last) const 
       const int64_t type_id = slice.row->type_ids.empty() ? 0 : slice.row->type_ids[i];
       AddRow(x, type.data() + type_id * E, E);
       if (!position.empty()) AddRow(x, position.data() + i * E, E);
-      LayerNorm(x, embedding_norm.gamma.data(), embedding_norm.beta.data(), static_cast<float>(config.layer_norm_eps), E);
+      LayerNorm(x, embedding_norm.gamma.data(), embedding_norm.beta.data(), static_cast<float>(config.layer_norm_eps),
+                E);
     }
   }
 }
@@ -374,8 +375,9 @@ void CpuEncoder::Impl::FeedForward(Activations& a, const Layer& layer, int64_t f
       }
     }
   };
-  layer.out->Run(Operand(a.y + first * E, last - first, E, w.in), last - first,
-                 [&](int64_t row, int64_t rows, const void* y) { add_norm(first + row, rows, y, layer.attention_norm); });
+  layer.out->Run(
+      Operand(a.y + first * E, last - first, E, w.in), last - first,
+      [&](int64_t row, int64_t rows, const void* y) { add_norm(first + row, rows, y, layer.attention_norm); });
   layer.up->Run(Operand(a.x + first * E, last - first, E, w.in), last - first,
                 [&](int64_t row, int64_t rows, const void* y) {
                   void* hidden = nullptr;
@@ -394,17 +396,15 @@ void CpuEncoder::Impl::FeedForward(Activations& a, const Layer& layer, int64_t f
 
 void CpuEncoder::Impl::Forward(Activations& a, const Executor& run) {
   const int tiles = static_cast<int>((a.T + kTileTokens - 1) / kTileTokens);
-  auto for_tiles = [&](const std::function<void(int64_t first, int64_t last, Workspace& w)>& fn) {
-    run(tiles, [&](int worker, int i) {
-      fn(i * kTileTokens, std::min(a.T, (i + 1) * kTileTokens), workspaces[worker]);
-    });
+  auto for_tiles = [&](const std::function<void(int64_t first, int64_t last, Workspace & w)>& fn) {
+    run(tiles,
+        [&](int worker, int i) { fn(i * kTileTokens, std::min(a.T, (i + 1) * kTileTokens), workspaces[worker]); });
   };
   for_tiles([&](int64_t first, int64_t last, Workspace&) { Embed(a, first, last); });
   for (const Layer& layer : layers) {
     for_tiles([&](int64_t first, int64_t last, Workspace& w) { ProjectQkv(a, layer, first, last, w); });
-    run(static_cast<int>(a.slices.size() * H), [&](int worker, int i) {
-      Attend(a, layer, a.slices[i / H], i % H, workspaces[worker]);
-    });
+    run(static_cast<int>(a.slices.size() * H),
+        [&](int worker, int i) { Attend(a, layer, a.slices[i / H], i % H, workspaces[worker]); });
     for_tiles([&](int64_t first, int64_t last, Workspace& w) { FeedForward(a, layer, first, last, w); });
   }
   run(1, [&](int worker, int) { Finish(a, workspaces[worker]); });
@@ -426,7 +426,8 @@ void CpuEncoder::Impl::Finish(Activations& a, Workspace& w) const {
   }
 
   // The rows' vectors go through the layers, one buffer to the other.
-  auto project = [&](const std::vector<const Slice*>& slices, const std::vector<std::pair<const Linear*, bool>>& chain) {
+  auto project = [&](const std::vector<const Slice*>& slices,
+                     const std::vector<std::pair<const Linear*, bool>>& chain) {
     if (slices.empty()) return;
     const auto n = static_cast<int64_t>(slices.size());
     int64_t width = E;

@@ -10,14 +10,14 @@
 //   per layer: z = attention(x);  z = LayerNorm_1e-5(z) if layer_norm_after;  x = LayerNorm(x + dense(z))
 //              x = LayerNorm(x + W2 gelu_erf(W1 x + b1) + b2)
 //
-// One batch's way: 1. Rows are cut into groups of about 256 tokens, packed end to end; a row above kSharedTokens is a group of
-// its own. 2. A worker takes a group through all layers alone, without a barrier; a long row is shared by all workers, tile
-// by tile and head by head. 3. The group's last hidden states are pooled, projected or classified.
-// x stays fp32 between the products, whose operands are of the model's dtype; gates, decays, states, LayerNorm and the
+// One batch's way: 1. Rows are cut into groups of about 256 tokens, packed end to end; a row above kSharedTokens is a
+// group of its own. 2. A worker takes a group through all layers alone, without a barrier; a long row is shared by all
+// workers, tile by tile and head by head. 3. The group's last hidden states are pooled, projected or classified. x
+// stays fp32 between the products, whose operands are of the model's dtype; gates, decays, states, LayerNorm and the
 // heads (Dense, pooler, classifier) are fp32 always.
-// A row's bits depend on the row alone: products run in tiles that agree (model/linear.h), everything else works on one row.
-// Memory of a batch: group buffers of about 600 tokens a worker, plus for a long row L (2 E 4 + 3 E s + 4 Hp) bytes,
-// s = 4 or 2: linear in L in all forms.
+// A row's bits depend on the row alone: products run in tiles that agree (model/linear.h), everything else works on one
+// row. Memory of a batch: group buffers of about 600 tokens a worker, plus for a long row L (2 E 4 + 3 E s + 4 Hp)
+// bytes, s = 4 or 2: linear in L in all forms.
 
 #include <memory>
 #include <vector>
@@ -38,9 +38,9 @@ class CpuEncoder : public Encoder {
   struct Options {
     TextConfig config;
     PipelineConfig pipeline;
-    DType dtype = DType::kFloat32;   // kFloat32 or kBFloat16
-    int chunk_tokens = 0;            // 0 = kChunkTokens
-    ComputePool* pool = nullptr;     // borrowed, outlives the encoder
+    DType dtype = DType::kFloat32;               // kFloat32 or kBFloat16
+    int chunk_tokens = 0;                        // 0 = kChunkTokens
+    ComputePool* pool = nullptr;                 // borrowed, outlives the encoder
     std::shared_ptr<const WeightFiles> weights;  // kept: the embedding tables stay mapped
   };
 
@@ -58,8 +58,8 @@ class CpuEncoder : public Encoder {
   // Tensors of the checkpoint that nothing uses.
   const std::vector<std::string>& unused_tensors() const;
 
-  // The longest row for which the parallel form of this model's attention is at least as fast as the chunked one, out of
-  // kCrossoverChoices. Takes a few hundredths of a second.
+  // The longest row for which the parallel form of this model's attention is at least as fast as the chunked one, out
+  // of kCrossoverChoices. Takes a few hundredths of a second.
   int MeasureCrossover();
 
  private:

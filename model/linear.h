@@ -7,8 +7,9 @@
 // y = x W^T + b with weights packed once, the same bits for a row whatever runs beside it.
 //
 // oneDNN compiles a kernel for every number of rows, and on some CPUs (AMX in bfloat16) two of them sum in different
-// orders. So rows run in tiles of a few fixed sizes, created at load, and only of sizes that were seen to give the same bits:
-// for each (N, K, dtype) all sizes are tried once on the same random data, and the largest set that agrees is kept.
+// orders. So rows run in tiles of a few fixed sizes, created at load, and only of sizes that were seen to give the same
+// bits: for each (N, K, dtype) all sizes are tried once on the same random data, and the largest set that agrees is
+// kept.
 
 #include <cstdint>
 #include <functional>
@@ -25,14 +26,15 @@ class Linear {
   // Rows of x that must exist past the last one that counts (their values are of no interest, but must be initialised).
   static constexpr int64_t kMaxTileRows = 256;
 
-  // weight: (N, K) row-major fp32; bias: (N) or null = none. Copied and packed; the caller's may go. dtype is kFloat32 or
-  // kBFloat16: of x, W, b and y. Must run on a ComputePool's worker.
+  // weight: (N, K) row-major fp32; bias: (N) or null = none. Copied and packed; the caller's may go. dtype is kFloat32
+  // or kBFloat16: of x, W, b and y. Must run on a ComputePool's worker.
   static std::unique_ptr<Linear> Pack(const float* weight, const float* bias, int64_t N, int64_t K, DType dtype);
 
   ~Linear();
 
-  // Calls use(first_row, num_rows, y) for tiles that together cover [0, rows) in order; y: (num_rows, N) in the dtype, valid
-  // during the call. x: (rows + kMaxTileRows, K), dense, in the dtype. Must run on a ComputePool's worker. Thread-safe.
+  // Calls use(first_row, num_rows, y) for tiles that together cover [0, rows) in order; y: (num_rows, N) in the dtype,
+  // valid during the call. x: (rows + kMaxTileRows, K), dense, in the dtype. Must run on a ComputePool's worker.
+  // Thread-safe.
   void Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const;
 
   int64_t out_width() const { return N_; }

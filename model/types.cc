@@ -12,10 +12,10 @@ constexpr std::pair<ComputeMode, absl::string_view> kModes[] = {
     {ComputeMode::kParallel, "parallel"}, {ComputeMode::kChunked, "chunked"}, {ComputeMode::kRecurrent, "recurrent"}};
 
 constexpr std::pair<DType, absl::string_view> kDTypes[] = {{DType::kFloat32, "float32"},
-                                                          {DType::kBFloat16, "bfloat16"},
-                                                          {DType::kFloat16, "float16"},
-                                                          {DType::kInt8, "int8"},
-                                                          {DType::kFp8, "fp8"}};
+                                                           {DType::kBFloat16, "bfloat16"},
+                                                           {DType::kFloat16, "float16"},
+                                                           {DType::kInt8, "int8"},
+                                                           {DType::kFp8, "fp8"}};
 
 template <typename E, size_t N>
 absl::string_view NameIn(const std::pair<E, absl::string_view> (&table)[N], E value) {

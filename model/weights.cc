@@ -27,8 +27,8 @@ const StoredTensor* WeightReader::Map(const std::string& name, const std::vector
   }
   used_.insert(name);
   if (tensor->shape != shape) {
-    status_ = absl::InvalidArgumentError(
-        absl::StrCat(file, ": tensor '", name, "' has shape ", Shape(tensor->shape), ", config.json asks for ", Shape(shape)));
+    status_ = absl::InvalidArgumentError(absl::StrCat(file, ": tensor '", name, "' has shape ", Shape(tensor->shape),
+                                                      ", config.json asks for ", Shape(shape)));
     return nullptr;
   }
   if (tensor->type != StoredType::kF32 && tensor->type != StoredType::kF16 && tensor->type != StoredType::kBF16) {

@@ -124,7 +124,8 @@ TEST(PipelineTest, RefusesWhatItCannotServeByFileAndField) {
       {"1_Pooling/config.json", "{}", "exactly one of pooling_mode_cls_token"},
       {"1_Pooling/config.json", R"({"pooling_mode_mean_tokens": true, "word_embedding_dimension": 65})",
        "word_embedding_dimension is 65, the model's hidden_size 64"},
-      {"2_Dense/config.json", R"({"in_features": 65, "out_features": 2})", "in_features is 65, the module before it gives 64"},
+      {"2_Dense/config.json", R"({"in_features": 65, "out_features": 2})",
+       "in_features is 65, the module before it gives 64"},
       {"2_Dense/config.json", R"({"in_features": 64, "out_features": 2, "activation_function": "torch.nn.ReLU"})",
        "activation_function 'torch.nn.ReLU' is neither Identity nor Tanh"},
   };

@@ -28,8 +28,8 @@ struct Form {
   int chunk_tokens;
 };
 
-constexpr Form kForms[] = {{ComputeMode::kParallel, 0},  {ComputeMode::kChunked, 0},   {ComputeMode::kChunked, 1},
-                           {ComputeMode::kChunked, 7},   {ComputeMode::kChunked, 16},  {ComputeMode::kChunked, 64},
+constexpr Form kForms[] = {{ComputeMode::kParallel, 0},  {ComputeMode::kChunked, 0},  {ComputeMode::kChunked, 1},
+                           {ComputeMode::kChunked, 7},   {ComputeMode::kChunked, 16}, {ComputeMode::kChunked, 64},
                            {ComputeMode::kChunked, 100}, {ComputeMode::kRecurrent, 0}};
 
 std::unique_ptr<Model> Load(const RandomModel& directory, ComputePool* pool, DType dtype = DType::kFloat32) {
@@ -175,9 +175,8 @@ TEST_P(BitsTest, ARowIsTheSameAloneAndInAnyBatch) {
           const size_t place = rows.empty() ? 0 : random() % (rows.size() + 1);
           rows.insert(rows.begin() + static_cast<std::ptrdiff_t>(place), row);
           const std::vector<RowResult> results = Encode(*model, rows);
-          ASSERT_EQ(results[place].values, expected.values)
-              << "L " << L << " mode " << Name(mode) << " output " << static_cast<int>(output) << " beside "
-              << num_companions;
+          ASSERT_EQ(results[place].values, expected.values) << "L " << L << " mode " << Name(mode) << " output "
+                                                            << static_cast<int>(output) << " beside " << num_companions;
         }
       }
     }
@@ -320,10 +319,9 @@ TEST(CpuEncoderTest, LongRowsStayExact) {
   const std::unique_ptr<Model> model = Load(directory, &pool);
   ASSERT_NE(model, nullptr);
   const std::vector<uint32_t> ids = RandomIds(3000, options.vocab_size, 5);
-  const std::vector<RowResult> results =
-      Encode(*model, {{ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens},
-                      {ids, {}, ComputeMode::kRecurrent, 0, RowOutput::kTokens},
-                      {ids, {}, ComputeMode::kParallel, 0, RowOutput::kTokens}});
+  const std::vector<RowResult> results = Encode(*model, {{ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens},
+                                                         {ids, {}, ComputeMode::kRecurrent, 0, RowOutput::kTokens},
+                                                         {ids, {}, ComputeMode::kParallel, 0, RowOutput::kTokens}});
   const std::vector<double> recurrent(results[1].values.begin(), results[1].values.end());
   EXPECT_LE(Difference(results[0].values, recurrent).max, 5e-5);
   EXPECT_LE(Difference(results[2].values, recurrent).max, 5e-5);

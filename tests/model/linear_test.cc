@@ -51,15 +51,14 @@ TEST_P(LinearTest, MultipliesAndIsTheSameForAnyNumberOfRows) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   // Odd widths, and the shapes where AMX was seen to sum in other orders by the number of rows.
-  for (const Shape& shape : {Shape{1, 1}, Shape{35, 50}, Shape{144, 48}, Shape{256, 1024}, Shape{2304, 768}, Shape{768, 3072}}) {
+  for (const Shape& shape :
+       {Shape{1, 1}, Shape{35, 50}, Shape{144, 48}, Shape{256, 1024}, Shape{2304, 768}, Shape{768, 3072}}) {
     std::vector<float> weight(shape.N * shape.K);
     for (float& w : weight) w = normal(random) / std::sqrt(static_cast<float>(shape.K));
     std::vector<float> bias(shape.N);
     for (float& b : bias) b = normal(random);
     std::unique_ptr<Linear> linear;
-    pool.Run(1, [&](int, int) {
-      linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, GetParam());
-    });
+    pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, GetParam()); });
     ASSERT_FALSE(linear->tile_rows().empty());
     const int64_t rows = 300;
     std::vector<float> x(rows * shape.K);

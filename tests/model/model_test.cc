@@ -66,7 +66,8 @@ TEST(ModelTest, MeasuresTheCrossoverOutOfItsChoices) {
   options.directory = directory.directory();
   absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, &pool);
   ASSERT_TRUE(model.ok()) << model.status();
-  EXPECT_TRUE(std::count(std::begin(kCrossoverChoices), std::end(kCrossoverChoices), (*model)->info().parallel_max_tokens));
+  EXPECT_TRUE(
+      std::count(std::begin(kCrossoverChoices), std::end(kCrossoverChoices), (*model)->info().parallel_max_tokens));
 }
 
 TEST(ModelTest, ResolvesTheMode) {
@@ -174,7 +175,8 @@ TEST(ModelTest, RefusesLabelsThatDoNotFitTheClassifier) {
     "num_attention_heads": 4, "intermediate_size": 128, "id2label": {"0": "a", "1": "b"}})");
   const absl::StatusOr<std::unique_ptr<Model>> model = Load(directory, &pool);
   ASSERT_FALSE(model.ok());
-  EXPECT_THAT(std::string(model.status().message()), HasSubstr("'classifier.weight' has 3 rows, config.json's id2label names 2"));
+  EXPECT_THAT(std::string(model.status().message()),
+              HasSubstr("'classifier.weight' has 3 rows, config.json's id2label names 2"));
 }
 
 TEST(ModelTest, RefusesDTypesThatTheCpuLacks) {

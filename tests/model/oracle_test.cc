@@ -24,9 +24,9 @@ struct Case {
 };
 
 constexpr Case kCases[] = {
-    {"parallel", ComputeMode::kParallel, 0},    {"chunked_1", ComputeMode::kChunked, 1},
-    {"chunked_7", ComputeMode::kChunked, 7},    {"chunked_16", ComputeMode::kChunked, 16},
-    {"chunked_64", ComputeMode::kChunked, 64},  {"chunked_128", ComputeMode::kChunked, 128},
+    {"parallel", ComputeMode::kParallel, 0},   {"chunked_1", ComputeMode::kChunked, 1},
+    {"chunked_7", ComputeMode::kChunked, 7},   {"chunked_16", ComputeMode::kChunked, 16},
+    {"chunked_64", ComputeMode::kChunked, 64}, {"chunked_128", ComputeMode::kChunked, 128},
     {"recurrent", ComputeMode::kRecurrent, 0},
 };
 
@@ -95,17 +95,17 @@ TEST_P(OracleTest, MatchesTheReference) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Models, OracleTest,
-    testing::Combine(testing::Values("text-lion-lit-ln", "text-lion-d-noln", "text-lion-s-ln", "text-lion-s-noln"),
-                     testing::ValuesIn(kCases)),
-    [](const auto& test) {
-      std::string name = std::string(std::get<0>(test.param)) + "_" + std::get<1>(test.param).name;
-      for (char& c : name) {
-        if (c == '-') c = '_';
-      }
-      return name;
-    });
+INSTANTIATE_TEST_SUITE_P(Models, OracleTest,
+                         testing::Combine(testing::Values("text-lion-lit-ln", "text-lion-d-noln", "text-lion-s-ln",
+                                                          "text-lion-s-noln"),
+                                          testing::ValuesIn(kCases)),
+                         [](const auto& test) {
+                           std::string name = std::string(std::get<0>(test.param)) + "_" + std::get<1>(test.param).name;
+                           for (char& c : name) {
+                             if (c == '-') c = '_';
+                           }
+                           return name;
+                         });
 
 }  // namespace
 }  // namespace lion

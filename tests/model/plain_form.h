@@ -6,8 +6,8 @@
 
 // The text encoder as plain torch operations on one sequence: M is built whole, nothing is fused, packed or chunked.
 //
-// In fp64 it is the truth that the engine is tested against. In bfloat16 it is the yardstick for the engine's error there:
-// x, q, k, v, scores and all products in that type; z, log a, their sums, M and LayerNorm's statistics in fp32.
+// In fp64 it is the truth that the engine is tested against. In bfloat16 it is the yardstick for the engine's error
+// there: x, q, k, v, scores and all products in that type; z, log a, their sums, M and LayerNorm's statistics in fp32.
 
 #include <cstdint>
 #include <map>

@@ -99,14 +99,13 @@ RandomModel::RandomModel(const RandomModelOptions& o) {
       {"type": "sentence_transformers.models.Normalize", "path": "3_Normalize"}])");
     std::filesystem::create_directory(directory_ + "/1_Pooling");
     std::filesystem::create_directory(directory_ + "/2_Dense");
-    WriteFile("1_Pooling/config.json", R"({"word_embedding_dimension": )" + std::to_string(E) +
-                                           R"(, "pooling_mode_mean_tokens": true})");
-    WriteFile("2_Dense/config.json",
-              nlohmann::json({{"in_features", E},
-                              {"out_features", o.dense_width},
-                              {"bias", true},
-                              {"activation_function", "torch.nn.modules.linear.Identity"}})
-                  .dump());
+    WriteFile("1_Pooling/config.json",
+              R"({"word_embedding_dimension": )" + std::to_string(E) + R"(, "pooling_mode_mean_tokens": true})");
+    WriteFile("2_Dense/config.json", nlohmann::json({{"in_features", E},
+                                                     {"out_features", o.dense_width},
+                                                     {"bias", true},
+                                                     {"activation_function", "torch.nn.modules.linear.Identity"}})
+                                         .dump());
     std::map<std::string, NamedTensor> dense;
     dense["linear.weight"] = {{o.dense_width, E}, std::vector<float>(o.dense_width * E)};
     dense["linear.bias"] = {{o.dense_width}, std::vector<float>(o.dense_width)};

@@ -32,9 +32,9 @@ struct RandomModelOptions {
   int64_t num_heads = 4;
   int64_t feed_forward_width = 128;
   int64_t max_positions = 512;
-  int64_t num_labels = 3;       // 0 = no head
-  int64_t dense_width = 0;      // of a sentence-transformers pipeline with Dense and Normalize; 0 = no modules.json
-  float gate_bias = -2;         // of LION-S
+  int64_t num_labels = 3;   // 0 = no head
+  int64_t dense_width = 0;  // of a sentence-transformers pipeline with Dense and Normalize; 0 = no modules.json
+  float gate_bias = -2;     // of LION-S
   uint32_t seed = 1;
 };
 

@@ -19,13 +19,13 @@ HWY_BEFORE_NAMESPACE();
 namespace lion {
 namespace HWY_NAMESPACE {
 
-
 constexpr int kBlock = kAttentionBlock;
 
 // y[0, n) = exp(x[0, n)) in whole vectors: both have room for n rounded up to kPad.
 HWY_ATTR void ExpAll(const float* x, int64_t n, float* y) {
   const F32 d;
-  for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(d))) hn::StoreU(hn::Exp(d, hn::LoadU(d, x + i)), d, y + i);
+  for (int64_t i = 0; i < n; i += static_cast<int64_t>(hn::Lanes(d)))
+    hn::StoreU(hn::Exp(d, hn::LoadU(d, x + i)), d, y + i);
 }
 
 // row[j] *= f * g[j] for j in [0, n), whole vectors.
@@ -40,7 +40,8 @@ HWY_ATTR void ScaleRow(float* row, float f, const float* g, int64_t n) {
 HWY_ATTR void ScaleAll(float* x, float f, int64_t n) {
   const F32 d;
   const V scale = hn::Set(d, f);
-  for (int64_t j = 0; j < n; j += static_cast<int64_t>(hn::Lanes(d))) hn::StoreU(hn::Mul(hn::LoadU(d, x + j), scale), d, x + j);
+  for (int64_t j = 0; j < n; j += static_cast<int64_t>(hn::Lanes(d)))
+    hn::StoreU(hn::Mul(hn::LoadU(d, x + j), scale), d, x + j);
 }
 
 HWY_ATTR void LoadVector(const AttentionParams& p, const void* base, int64_t t, float* dst, int width) {
@@ -68,9 +69,9 @@ HWY_ATTR void LoadVector(const AttentionParams& p, const void* base, int64_t t, 
 // The decays of one block of n <= 64 tokens, with everything that the forms take from them.
 // Sums are made in fp64 and kept as a float and its remainder: differences then lose nothing, however many gates close.
 struct BlockDecays {
-  alignas(64) float c[kBlock];         // sum of log a over [start, i), and its remainder
+  alignas(64) float c[kBlock];  // sum of log a over [start, i), and its remainder
   alignas(64) float c_rest[kBlock];
-  alignas(64) float d[kBlock];         // sum of log a over [start, i], and its remainder
+  alignas(64) float d[kBlock];  // sum of log a over [start, i], and its remainder
   alignas(64) float d_rest[kBlock];
   alignas(64) float pre[kBlock];       // prod of a over [start, i):  what q_i sees of a state at the block's start
   alignas(64) float suf[kBlock];       // prod of a over [j, end):    what k_j leaves in a state at the block's end
@@ -126,8 +127,7 @@ HWY_ATTR void MaskDiagonal(const AttentionParams& p, const BlockDecays& decays, 
       const V index = hn::Iota(d, static_cast<float>(j));
       const V before =
           hn::Add(hn::Sub(ci, hn::Load(d, decays.c + j)), hn::Sub(ci_rest, hn::Load(d, decays.c_rest + j)));
-      const V after =
-          hn::Add(hn::Sub(hn::Load(d, decays.d + j), di), hn::Sub(hn::Load(d, decays.d_rest + j), di_rest));
+      const V after = hn::Add(hn::Sub(hn::Load(d, decays.d + j), di), hn::Sub(hn::Load(d, decays.d_rest + j), di_rest));
       V x = hn::IfThenElseZero(hn::Lt(index, self), before);
       x = hn::IfThenElse(hn::Gt(index, self), after, x);
       hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Mul(scale, hn::Exp(d, x))), d, row + j);

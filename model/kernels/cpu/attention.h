@@ -9,7 +9,8 @@
 //   y_i = scale * sum_j (q_i . k_j) * M_ij * v_j          i, j in [0, L)
 //   M_ij = prod_{t=j}^{i-1} a_t (j < i),  prod_{t=i+1}^{j} a_t (j > i),  1 (j = i)         a_t = exp(log_a[t])
 //
-// kParallel   O(L^2 D): blocks of 64 x 64 of M, never all of it. Between blocks M factors into a decay to the block's end,
+// kParallel   O(L^2 D): blocks of 64 x 64 of M, never all of it. Between blocks M factors into a decay to the block's
+// end,
 //             the product of whole blocks between, and a decay from the block's start.
 // kChunked    O(L (C + D) D): the parallel form inside chunks of C tokens; a D x D state passes between them, once in
 //             each direction: F_{c+1} = A_c F_c + sum_j (prod_{t=j}^{e-1} a_t) k_j v_j^T, and B_c its mirror image.
@@ -36,10 +37,10 @@ inline constexpr int kAttentionBlock = 64;
 inline constexpr int kMaxChunkTokens = 128;
 
 struct AttentionParams {
-  int64_t L = 0;          // tokens, >= 1
-  int D = 0;              // width of the head, 1 ... 128
-  float scale = 1;        // 1 / sqrt(D)
-  bool bfloat16 = false;  // q, k, v are bfloat16, else float
+  int64_t L = 0;            // tokens, >= 1
+  int D = 0;                // width of the head, 1 ... 128
+  float scale = 1;          // 1 / sqrt(D)
+  bool bfloat16 = false;    // q, k, v are bfloat16, else float
   const void* q = nullptr;  // (L, D), token t at element t * stride
   const void* k = nullptr;
   const void* v = nullptr;
@@ -55,7 +56,8 @@ struct AttentionParams {
 // Buffers that are kept between calls; grows to the largest row seen in kParallel. One a thread.
 class AttentionScratch {
  public:
-  // A 64-byte aligned array of n floats, whose contents are of no interest; slot names it, so that two can be held at once.
+  // A 64-byte aligned array of n floats, whose contents are of no interest; slot names it, so that two can be held at
+  // once.
   float* Get(int slot, int64_t n);
 
  private:

@@ -1,8 +1,8 @@
 // Copyright 2026 The LION Serve Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The small matrix product that kernels are made of, for each SIMD target (Highway's foreach_target includes this again for
-// every one). Large products go to oneDNN (model/linear.h); these are blocks of at most 128 or so.
+// The small matrix product that kernels are made of, for each SIMD target (Highway's foreach_target includes this again
+// for every one). Large products go to oneDNN (model/linear.h); these are blocks of at most 128 or so.
 
 #include <cstdint>
 
@@ -30,8 +30,8 @@ inline int64_t Padded(int64_t n) { return (n + kPad - 1) / kPad * kPad; }
 // C (m x n) = [C +] A (m x k) B (k x n); element (i, l) of A at a[i * a_row + l * a_col]; n a multiple of kPad.
 // Every element is one chain of FMAs over l = 0 ... k-1, so its bits do not depend on m, n or the tiling.
 template <int kRows, int kVectors>
-HWY_ATTR inline void GemmTile(int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row, float* c,
-                       int64_t c_row, bool accumulate) {
+HWY_ATTR inline void GemmTile(int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b, int64_t b_row,
+                              float* c, int64_t c_row, bool accumulate) {
   const F32 d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
   V acc[kRows][kVectors];
@@ -53,7 +53,7 @@ HWY_ATTR inline void GemmTile(int64_t k, const float* a, int64_t a_row, int64_t 
 
 template <int kVectors>
 HWY_ATTR inline void GemmColumns(int64_t m, int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b,
-                          int64_t b_row, float* c, int64_t c_row, bool accumulate) {
+                                 int64_t b_row, float* c, int64_t c_row, bool accumulate) {
   int64_t i = 0;
   for (; i + 6 <= m; i += 6) {
     GemmTile<6, kVectors>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, accumulate);
@@ -67,7 +67,7 @@ HWY_ATTR inline void GemmColumns(int64_t m, int64_t k, const float* a, int64_t a
 }
 
 HWY_ATTR inline void Gemm(int64_t m, int64_t n, int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b,
-                   int64_t b_row, float* c, int64_t c_row, bool accumulate) {
+                          int64_t b_row, float* c, int64_t c_row, bool accumulate) {
   const int64_t N = static_cast<int64_t>(hn::Lanes(F32()));
   int64_t j = 0;
   for (; j + 2 * N <= n; j += 2 * N) GemmColumns<2>(m, k, a, a_row, a_col, b + j, b_row, c + j, c_row, accumulate);

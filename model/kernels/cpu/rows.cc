@@ -108,7 +108,8 @@ HWY_ATTR HWY_INLINE void Normalize(float* x, const Residual* residual, const flo
 HWY_ATTR void NormalizePlain(float* x, const float* gamma, const float* beta, float eps, int64_t n) {
   Normalize<float>(x, nullptr, gamma, beta, eps, n);
 }
-HWY_ATTR void NormalizeF32(float* x, const float* residual, const float* gamma, const float* beta, float eps, int64_t n) {
+HWY_ATTR void NormalizeF32(float* x, const float* residual, const float* gamma, const float* beta, float eps,
+                           int64_t n) {
   Normalize(x, residual, gamma, beta, eps, n);
 }
 HWY_ATTR void NormalizeBF16(float* x, const uint16_t* residual, const float* gamma, const float* beta, float eps,
@@ -116,7 +117,8 @@ HWY_ATTR void NormalizeBF16(float* x, const uint16_t* residual, const float* gam
   Normalize(x, residual, gamma, beta, eps, n);
 }
 
-// erf(u) = u P(u^2) / Q(u^2) for |u| <= 4, beyond which it is 1 in fp32: the widely used minimax fit of degree 6 over 4.
+// erf(u) = u P(u^2) / Q(u^2) for |u| <= 4, beyond which it is 1 in fp32: the widely used minimax fit of degree 6
+// over 4.
 HWY_ATTR HWY_INLINE V Gelu(V x) {
   const F32 d;
   V u = hn::Mul(x, hn::Set(d, 0.70710678118654752f));

@@ -467,26 +467,25 @@ __global__ void __launch_bounds__(256) ScanStates(const AttentionParams p) {
   if (run.count == 2) return;  // each of the two starts from what the other adds: Output reads it there
   const int element = blockIdx.y * blockDim.x + threadIdx.x;
   if (element >= p.D * p.D) return;
-  constexpr int kAhead = 8;  // loads in flight
-  for (int direction = 0; direction < 2; ++direction) {
-    float sum = 0;
-    for (int i = 0; i < run.count; i += kAhead) {
-      float added[kAhead];
-      float decay[kAhead];
+  constexpr int kAhead = 16;  // loads in flight
+  const int direction = blockIdx.z;
+  float sum = 0;
+  for (int i = 0; i < run.count; i += kAhead) {
+    float added[kAhead];
+    float decay[kAhead];
 #pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        const int at = run.first + (direction == 0 ? i + u : run.count - 1 - i - u);
-        const bool valid = i + u < run.count;
-        added[u] = valid ? StateAt(p, at, head, direction)[element] : 0;
-        decay[u] = valid ? *DecayAt(p, at, head) : 1;
-      }
+    for (int u = 0; u < kAhead; ++u) {
+      const int at = run.first + (direction == 0 ? i + u : run.count - 1 - i - u);
+      const bool valid = i + u < run.count;
+      added[u] = valid ? StateAt(p, at, head, direction)[element] : 0;
+      decay[u] = valid ? *DecayAt(p, at, head) : 1;
+    }
 #pragma unroll
-      for (int u = 0; u < kAhead; ++u) {
-        if (i + u >= run.count) break;
-        const int at = run.first + (direction == 0 ? i + u : run.count - 1 - i - u);
-        StateAt(p, at, head, direction)[element] = sum;
-        sum = decay[u] * sum + added[u];
-      }
+    for (int u = 0; u < kAhead; ++u) {
+      if (i + u >= run.count) break;
+      const int at = run.first + (direction == 0 ? i + u : run.count - 1 - i - u);
+      StateAt(p, at, head, direction)[element] = sum;
+      sum = decay[u] * sum + added[u];
     }
   }
 }
@@ -843,7 +842,7 @@ void EnqueueTensor(const AttentionParams& p, cudaStream_t stream, Failure* failu
   if (p.max_runs > 0) {
     SegmentStates<T, D><<<p.max_segments * p.H, kThreads, 0, stream>>>(p);
     if (!failure->Check(cudaGetLastError(), "attention: SegmentStates")) return;
-    ScanStates<<<dim3(p.max_runs * p.H, (D * D + 255) / 256), 256, 0, stream>>>(p);
+    ScanStates<<<dim3(p.max_runs * p.H, (D * D + 255) / 256, 2), 256, 0, stream>>>(p);
     if (!failure->Check(cudaGetLastError(), "attention: ScanStates")) return;
   }
   OneTileOutput<T, D><<<p.max_segments * p.H, kThreads, 0, stream>>>(p);

@@ -23,9 +23,9 @@ enum class Decay { kNone, kConstant, kMild, kNearOne, kClosing };
 struct Problem {
   int64_t L = 0;
   int D = 0;
-  std::vector<float> qkv;     // (L, 3, D)
-  std::vector<float> log_a;   // (L)
-  std::vector<float> y;       // (L, D)
+  std::vector<float> qkv;    // (L, 3, D)
+  std::vector<float> log_a;  // (L)
+  std::vector<float> y;      // (L, D)
   AttentionParams params;
 };
 
@@ -74,8 +74,8 @@ struct Form {
   ComputeMode mode;
   int C;
 };
-constexpr Form kForms[] = {{ComputeMode::kParallel, 0}, {ComputeMode::kChunked, 1},   {ComputeMode::kChunked, 7},
-                           {ComputeMode::kChunked, 32}, {ComputeMode::kChunked, 64},  {ComputeMode::kChunked, 65},
+constexpr Form kForms[] = {{ComputeMode::kParallel, 0},  {ComputeMode::kChunked, 1},  {ComputeMode::kChunked, 7},
+                           {ComputeMode::kChunked, 32},  {ComputeMode::kChunked, 64}, {ComputeMode::kChunked, 65},
                            {ComputeMode::kChunked, 128}, {ComputeMode::kRecurrent, 0}};
 
 // What fp32 may lose: rounding of L D products, each at most as large as the sum of absolute values of the formula's
@@ -183,11 +183,11 @@ std::string ShapeName(const testing::TestParamInfo<std::tuple<int, Decay>>& test
   return std::string(names[static_cast<int>(std::get<1>(test.param))]) + std::to_string(std::get<0>(test.param));
 }
 
-INSTANTIATE_TEST_SUITE_P(
-    Shapes, AttentionTest,
-    testing::Combine(testing::Values(1, 12, 32, 50, 64, 128),
-                     testing::Values(Decay::kNone, Decay::kConstant, Decay::kMild, Decay::kNearOne, Decay::kClosing)),
-    ShapeName);
+INSTANTIATE_TEST_SUITE_P(Shapes, AttentionTest,
+                         testing::Combine(testing::Values(1, 12, 32, 50, 64, 128),
+                                          testing::Values(Decay::kNone, Decay::kConstant, Decay::kMild, Decay::kNearOne,
+                                                          Decay::kClosing)),
+                         ShapeName);
 
 TEST(AttentionLongTest, ChunkedAndRecurrentFollowTheRecurrenceOver20000Tokens) {
   AttentionScratch scratch;

@@ -133,8 +133,9 @@ TEST_P(RowsTest, BFloat16RoundsToNearestEven) {
 }
 
 TEST_P(RowsTest, Float16IsReadExactly) {
-  const std::vector<std::pair<uint16_t, float>> cases = {{0x3C00, 1.f},      {0xC000, -2.f},         {0x7BFF, 65504.f},
-                                                         {0x0400, 6.1035e-5f}, {0x0001, 5.9604645e-8f}, {0x7C00, kInfinity}};
+  const std::vector<std::pair<uint16_t, float>> cases = {{0x3C00, 1.f},           {0xC000, -2.f},
+                                                         {0x7BFF, 65504.f},       {0x0400, 6.1035e-5f},
+                                                         {0x0001, 5.9604645e-8f}, {0x7C00, kInfinity}};
   for (const auto& [bits, value] : cases) {
     float out;
     FromFloat16(&bits, &out, 1);
