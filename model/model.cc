@@ -12,13 +12,18 @@
 #include <utility>
 
 #include "absl/strings/escaping.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
 #include "model/compute_pool.h"
 #include "model/config.h"
 #include "model/cpu_encoder.h"
 #include "model/mapped_file.h"
 #include "model/safetensors.h"
+#ifdef LION_CUDA
+#include "model/cuda_encoder.h"
+#endif
 
 namespace lion {
 namespace {
@@ -44,7 +49,17 @@ absl::StatusOr<std::string> Version(const std::string& config, const WeightFiles
   return hex.substr(0, kVersionDigits);
 }
 
-class CpuModel : public Model {
+// "cpu" is -1, "cuda:N" is N.
+absl::StatusOr<int> ParseDevice(absl::string_view device) {
+  if (device == "cpu") return -1;
+  int index = 0;
+  if (!absl::ConsumePrefix(&device, "cuda:") || !absl::SimpleAtoi(device, &index) || index < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("device '", device, "' is neither cpu nor cuda:N"));
+  }
+  return index;
+}
+
+class LoadedModel : public Model {
  public:
   const ModelInfo& info() const override { return info_; }
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
@@ -52,12 +67,33 @@ class CpuModel : public Model {
 
   ModelInfo info_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<CpuEncoder> encoder_;
+  std::unique_ptr<Encoder> encoder_;
 };
+
+// What the encoder of either device tells of itself.
+template <class DeviceEncoder>
+void Describe(const DeviceEncoder& encoder, const ModelOptions& options, const TextConfig& config, ModelInfo* info) {
+  info->embedding_width = encoder.embedding_width();
+  info->classifies = encoder.classifies();
+  if (info->classifies) {
+    info->labels = config.labels;
+    for (int64_t i = static_cast<int64_t>(info->labels.size()); i < encoder.num_labels(); ++i) {
+      info->labels.push_back(absl::StrCat("LABEL_", i));
+    }
+    info->multi_label = config.multi_label || info->labels.size() == 1;
+  }
+  info->chunk_tokens = encoder.chunk_tokens();
+  if (!encoder.unused_tensors().empty()) {
+    info->warnings.push_back(absl::StrCat(
+        options.directory, ": tensors that nothing uses: ", absl::StrJoin(encoder.unused_tensors(), ", ")));
+  }
+}
 
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, ComputePool* pool) {
+  const absl::StatusOr<int> device = ParseDevice(options.device);
+  if (!device.ok()) return device.status();
   const std::string& directory = options.directory;
   std::error_code error;
   if (!std::filesystem::is_directory(directory, error)) {
@@ -71,7 +107,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   absl::StatusOr<PipelineConfig> pipeline = ReadPipeline(directory, config->hidden_width);
   if (!pipeline.ok()) return pipeline.status();
 
-  auto model = std::make_unique<CpuModel>();
+  auto model = std::make_unique<LoadedModel>();
   const std::string tokenizer_path = absl::StrCat(directory, "/tokenizer.json");
   if (std::filesystem::exists(tokenizer_path, error)) {
     absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Open(tokenizer_path);
@@ -87,47 +123,59 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   if (!opened.ok()) return opened.status();
   const std::shared_ptr<const WeightFiles> weights = *std::move(opened);
 
-  CpuEncoder::Options encoder_options;
-  encoder_options.config = *config;
-  encoder_options.pipeline = *pipeline;
-  encoder_options.dtype = options.dtype;
-  encoder_options.chunk_tokens = options.chunk_tokens;
-  encoder_options.pool = pool;
-  encoder_options.weights = weights;
-  absl::StatusOr<std::unique_ptr<CpuEncoder>> encoder = CpuEncoder::Create(std::move(encoder_options));
-  if (!encoder.ok()) return encoder.status();
-  model->encoder_ = *std::move(encoder);
+  ModelInfo& info = model->info_;
+  if (*device < 0) {
+    CpuEncoder::Options encoder_options;
+    encoder_options.config = *config;
+    encoder_options.pipeline = *pipeline;
+    encoder_options.dtype = options.dtype;
+    encoder_options.chunk_tokens = options.chunk_tokens;
+    encoder_options.pool = pool;
+    encoder_options.weights = weights;
+    absl::StatusOr<std::unique_ptr<CpuEncoder>> encoder = CpuEncoder::Create(std::move(encoder_options));
+    if (!encoder.ok()) return encoder.status();
+    Describe(**encoder, options, *config, &info);
+    info.parallel_max_tokens =
+        options.parallel_max_tokens > 0 ? options.parallel_max_tokens : (*encoder)->MeasureCrossover();
+    model->encoder_ = *std::move(encoder);
+  } else {
+#ifdef LION_CUDA
+    CudaEncoder::Options encoder_options;
+    encoder_options.config = *config;
+    encoder_options.pipeline = *pipeline;
+    encoder_options.dtype = options.dtype;
+    encoder_options.device = *device;
+    encoder_options.chunk_tokens = options.chunk_tokens;
+    encoder_options.weights = weights;
+    absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(encoder_options));
+    if (!encoder.ok()) return encoder.status();
+    Describe(**encoder, options, *config, &info);
+    info.parallel_max_tokens = options.parallel_max_tokens;
+    if (info.parallel_max_tokens == 0) {
+      const absl::StatusOr<int> crossover = (*encoder)->MeasureCrossover();
+      if (!crossover.ok()) return crossover.status();
+      info.parallel_max_tokens = *crossover;
+    }
+    model->encoder_ = *std::move(encoder);
+#else
+    return absl::InvalidArgumentError(absl::StrCat("device '", options.device, "': this build has no CUDA"));
+#endif
+  }
 
   absl::StatusOr<std::string> version = Version(*config_text, *weights);
   if (!version.ok()) return version.status();
 
-  ModelInfo& info = model->info_;
   info.version = *std::move(version);
   info.variant = config->variant;
   info.variant_name = std::string(Name(config->variant));
+  info.device = options.device;
   info.dtype = options.dtype;
   info.hidden_width = config->hidden_width;
-  info.embedding_width = model->encoder_->embedding_width();
   info.vocab_size = config->vocab_size;
   info.type_vocab_size = config->type_vocab_size;
   info.max_positions = config->max_positions;
-  info.classifies = model->encoder_->classifies();
-  if (info.classifies) {
-    info.labels = config->labels;
-    for (int64_t i = static_cast<int64_t>(info.labels.size()); i < model->encoder_->num_labels(); ++i) {
-      info.labels.push_back(absl::StrCat("LABEL_", i));
-    }
-    info.multi_label = config->multi_label || info.labels.size() == 1;
-  }
   info.pooling = pipeline->pooling;
   info.normalize = pipeline->normalize;
-  info.chunk_tokens = model->encoder_->chunk_tokens();
-  info.parallel_max_tokens =
-      options.parallel_max_tokens > 0 ? options.parallel_max_tokens : model->encoder_->MeasureCrossover();
-  if (!model->encoder_->unused_tensors().empty()) {
-    info.warnings.push_back(absl::StrCat(directory, ": tensors that nothing uses: ",
-                                         absl::StrJoin(model->encoder_->unused_tensors(), ", ")));
-  }
   return std::unique_ptr<Model>(std::move(model));
 }
 

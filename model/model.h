@@ -36,32 +36,33 @@ inline constexpr int kCrossoverChoices[] = {64, 128, 256, 512, 1024};
 
 struct ModelOptions {
   std::string directory;
-  DType dtype = DType::kFloat32;  // the CPU has kFloat32 and kBFloat16; others are INVALID_ARGUMENT
+  std::string device = "cpu";     // "cpu" | "cuda:N"; the latter needs a build with LION_CUDA, else INVALID_ARGUMENT
+  DType dtype = DType::kFloat32;  // every device has kFloat32 and kBFloat16; others are INVALID_ARGUMENT
   int chunk_tokens = 0;           // C where a row names none; 0 = the device's constant; at most 128
   int parallel_max_tokens = 0;    // the crossover; 0 = measured at load, out of kCrossoverChoices
 };
 
 // Everything that serving needs to know of a model. Immutable after Load.
 struct ModelInfo {
-  std::string version;           // first 12 hex digits of SHA-256 over config.json and the weight files
+  std::string version;  // first 12 hex digits of SHA-256 over config.json and the weight files
   Variant variant = Variant::kLit;
-  std::string variant_name;      // "lion-s", ...
-  std::string input = "text";    // "text" | "image"
-  std::string device = "cpu";    // "cpu" | "cuda:N"
+  std::string variant_name;    // "lion-s", ...
+  std::string input = "text";  // "text" | "image"
+  std::string device = "cpu";  // "cpu" | "cuda:N"
   DType dtype = DType::kFloat32;
-  int64_t hidden_width = 0;      // E
-  int64_t embedding_width = 0;   // W: E, or what Dense makes of it
-  int64_t vocab_size = 0;        // ids are below it
-  int64_t type_vocab_size = 0;   // type ids are below it
-  int64_t max_positions = 0;     // the longest row; 0 = no limit of the model's own (no absolute positions)
+  int64_t hidden_width = 0;     // E
+  int64_t embedding_width = 0;  // W: E, or what Dense makes of it
+  int64_t vocab_size = 0;       // ids are below it
+  int64_t type_vocab_size = 0;  // type ids are below it
+  int64_t max_positions = 0;    // the longest row; 0 = no limit of the model's own (no absolute positions)
   bool embeds = true;
-  bool classifies = false;       // has classifier weights
-  bool multi_label = false;      // scores are sigmoids, else a softmax
+  bool classifies = false;   // has classifier weights
+  bool multi_label = false;  // scores are sigmoids, else a softmax
   std::vector<std::string> labels;
-  Pooling pooling = Pooling::kMean;  // the model's own
-  bool normalize = false;            // the pipeline has a Normalize module
-  int chunk_tokens = 0;              // C in force where a row names none
-  int parallel_max_tokens = 0;       // the crossover in force
+  Pooling pooling = Pooling::kMean;   // the model's own
+  bool normalize = false;             // the pipeline has a Normalize module
+  int chunk_tokens = 0;               // C in force where a row names none
+  int parallel_max_tokens = 0;        // the crossover in force
   std::vector<std::string> warnings;  // e.g. tensors that nothing uses; for the start-up log
 };
 
@@ -71,10 +72,10 @@ ComputeMode ResolveMode(std::optional<ComputeMode> asked, int64_t num_tokens, in
 class Model {
  public:
   // Reads, checks and packs everything; measures the crossover if asked to. Takes seconds for a large model.
-  // pool runs the model's work and must outlive it; models of one process share one pool.
-  // Errors, each one line that names the file and what is wrong with it: NOT_FOUND (directory, config.json or weights
-  // missing), INVALID_ARGUMENT (a field, a missing or misshapen tensor with both shapes, a hostile header, an
-  // unsupported dtype).
+  // pool runs the work of models on the CPU and must outlive them; models of one process share one pool. Other devices
+  // take no notice of it. Errors, each one line that names the file and what is wrong with it: NOT_FOUND (directory,
+  // config.json or weights missing), INVALID_ARGUMENT (a field, a missing or misshapen tensor with both shapes, a
+  // hostile header, an unsupported dtype).
   static absl::StatusOr<std::unique_ptr<Model>> Load(const ModelOptions& options, ComputePool* pool);
 
   virtual ~Model() = default;

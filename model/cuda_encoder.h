@@ -1,0 +1,82 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_CUDA_ENCODER_H_
+#define LION_MODEL_CUDA_ENCODER_H_
+
+// The text encoder on one CUDA device. The equations are those of cpu_encoder.h.
+//
+// One batch's way, on one stream: 1. The host lays ids, type ids and the attention's plan into pinned memory; one copy
+// takes them up. 2. Embedding, LayerNorm and the first layer's gates in one kernel. 3. A layer: q, k, v in one product;
+// attention, one launch for rows of mixed lengths and forms; layer_norm_after; product; residual, LayerNorm; product
+// with GELU; product; residual, LayerNorm and the next layer's gates. 4. Means, heads, and one copy down. x and the
+// products are of the model's dtype with fp32 sums; gates, decays, states, LayerNorm, means and heads are fp32. A row's
+// bits depend on the row alone (kernels/cuda/*_launch.h, cuda_linear.h).
+//
+// Stored widths are padded with zeros: E and FF to multiples of 16, a head to 32, 64 or 128 columns (its scale stays
+// 1 / sqrt(D) of the true D).
+// Memory, once and for all at Create: the weights, and buffers for max_batch_tokens in any rows. They grow for a batch
+// above that, which a single long row may be; EstimateBytes says what a batch takes, and one that does not fit is
+// refused.
+
+#include <cuda_runtime_api.h>
+
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "model/config.h"
+#include "model/encoder.h"
+#include "model/safetensors.h"
+
+namespace lion {
+
+class CudaEncoder : public Encoder {
+ public:
+  struct Options {
+    TextConfig config;
+    PipelineConfig pipeline;
+    DType dtype = DType::kBFloat16;  // kFloat32 or kBFloat16
+    int device = 0;                  // CUDA's index
+    int chunk_tokens = 0;            // 0 = cuda::kChunkTokens
+    int64_t max_batch_tokens = 65536;
+    std::shared_ptr<const WeightFiles> weights;  // read at Create
+    // Called before each stage's kernels are enqueued, with the stage's name ("attention", ...), and at last with
+    // "end"; for benchmarks, which record events there. Null = nobody looks.
+    std::function<void(const char* stage, cudaStream_t stream)> on_stage;
+  };
+
+  // Uploads all weights and allocates the buffers. INVALID_ARGUMENT naming file, tensor and both shapes, or the option;
+  // NOT_FOUND without such a device; RESOURCE_EXHAUSTED without memory; INTERNAL naming the CUDA call.
+  static absl::StatusOr<std::unique_ptr<CudaEncoder>> Create(Options options);
+
+  ~CudaEncoder() override;
+
+  // RESOURCE_EXHAUSTED, naming both numbers, for a batch that needs more device memory than there is.
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override;
+
+  // Device memory that a batch of these rows takes beside the weights. Rows must be valid.
+  int64_t EstimateBytes(absl::Span<const Row> rows) const;
+
+  bool classifies() const;
+  int64_t num_labels() const;
+  int64_t embedding_width() const;
+  int chunk_tokens() const;
+  // Tensors of the checkpoint that nothing uses.
+  const std::vector<std::string>& unused_tensors() const;
+
+  // The longest row for which the parallel form of this model's attention is at least as fast as the chunked one, out
+  // of kCrossoverChoices. Takes a few hundredths of a second. Not beside Encode.
+  absl::StatusOr<int> MeasureCrossover();
+
+ private:
+  struct Impl;
+  explicit CudaEncoder(std::unique_ptr<Impl> impl);
+  std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace lion
+
+#endif  // LION_MODEL_CUDA_ENCODER_H_

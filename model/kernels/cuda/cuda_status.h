@@ -1,0 +1,40 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_KERNELS_CUDA_CUDA_STATUS_H_
+#define LION_MODEL_KERNELS_CUDA_CUDA_STATUS_H_
+
+// CUDA's error codes as statuses that name the call.
+
+#include <cuda_runtime_api.h>
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
+
+namespace lion::cuda {
+
+// OK, RESOURCE_EXHAUSTED where memory ran out, else INTERNAL: "cudaMemcpyAsync: an illegal memory access ... (700)".
+inline absl::Status CudaStatus(cudaError_t error, absl::string_view call) {
+  if (error == cudaSuccess) return absl::OkStatus();
+  const std::string message = absl::StrCat(call, ": ", cudaGetErrorString(error), " (", static_cast<int>(error), ")");
+  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
+  return absl::InternalError(message);
+}
+
+// What a kernel's launch left behind. Errors of the kernel's run come with a later call.
+inline absl::Status LaunchStatus(absl::string_view kernel) {
+  return CudaStatus(cudaGetLastError(), absl::StrCat("launch of ", kernel));
+}
+
+}  // namespace lion::cuda
+
+// Leaves the function with the status that expression gives, if it is an error.
+#define LION_RETURN_IF_ERROR(expression)                                                \
+  do {                                                                                  \
+    if (absl::Status lion_status = (expression); !lion_status.ok()) return lion_status; \
+  } while (false)
+
+#endif  // LION_MODEL_KERNELS_CUDA_CUDA_STATUS_H_

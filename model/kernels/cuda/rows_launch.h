@@ -1,0 +1,137 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_KERNELS_CUDA_ROWS_LAUNCH_H_
+#define LION_MODEL_KERNELS_CUDA_ROWS_LAUNCH_H_
+
+// What happens to the rows of activations between the matrix products on a CUDA device: embeddings, residual, LayerNorm
+// and gates fused into one pass over a row, GELU, means, conversions. The formulas are those of kernels/cpu/rows.h.
+//
+// Letters as in LION's formulas: T packed tokens, H heads, E the width of x. Stored widths W are multiples of 16;
+// columns past the true width are zero and stay zero, and no mean or variance counts them. Arithmetic and sums are
+// fp32, each sum in an order that depends on W alone; there are no atomics: a row's bits depend on the row alone. All
+// bound by memory traffic: 16-byte accesses, one warp a row. Reference: kernels/cpu/rows_reference.h.
+//
+// All pointers are device memory, 16-byte aligned; functions enqueue and never synchronise. Errors: INVALID_ARGUMENT
+// for what the structs do not allow, INTERNAL for a launch that failed.
+
+#include <cuda_runtime_api.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "model/kernels/cuda/attention_params.h"
+
+namespace lion::cuda {
+
+// The widest row that LayerNorm takes.
+inline constexpr int kMaxNormWidth = 8192;
+// Rows of one block of a mean's sum.
+inline constexpr int kMeanBlockRows = 64;
+
+// LayerNorm's own part. Column c counts if (c & column_mask) < true_width: column_mask -1 for a row that is padded at
+// its end, D - 1 for heads that are each padded to D (a power of two).
+struct NormParams {
+  const float* gamma = nullptr;  // (W), zero in columns that do not count
+  const float* beta = nullptr;   // (W), likewise
+  float eps = 0;
+  int32_t column_mask = -1;
+  int32_t true_width = 0;
+  int32_t num_true = 0;  // columns that count
+};
+
+// The decays of text LION-S, from the normalised row before it is rounded to its type: log_a (T, H) =
+// log(1 - sigmoid(w . x + b) + 1e-7), never above 0, in the two halves of kernels/cpu/rows.h.
+struct GateParams {
+  int H = 0;                      // 0 = no gates
+  const float* weight = nullptr;  // PackGates' layout
+  const float* bias = nullptr;    // (H)
+  float* log_a = nullptr;         // (T, H)
+};
+
+// weight (H, E) in the order in which a warp reads it: 256 columns of a head at a time, zero past E.
+std::vector<float> PackGates(const float* weight, int64_t H, int64_t E);
+
+// x (T, W) = LayerNorm(words[id] + types[type_id] (+ positions[position])), then the gates. 1 pass: T (2 to 4) W
+// elements.
+struct EmbedParams {
+  ElementType type = ElementType::kBFloat16;  // of x and the tables
+  int64_t T = 0;
+  int W = 0;
+  const uint32_t* ids = nullptr;         // (T)
+  const uint32_t* type_ids = nullptr;    // (T)
+  const uint32_t* positions = nullptr;   // (T); null = the model has no absolute positions
+  const void* words = nullptr;           // (vocab_size, W)
+  const void* types = nullptr;           // (type_vocab_size, W)
+  const void* position_table = nullptr;  // (max_positions, W)
+  NormParams norm;
+  GateParams gates;
+  void* x = nullptr;
+};
+absl::Status LaunchEmbed(const EmbedParams& params, cudaStream_t stream);
+
+// x (T, W) = LayerNorm(x + delta), then the gates of the layer that reads x next. delta null = none. 3 T W elements.
+struct AddNormParams {
+  ElementType type = ElementType::kBFloat16;  // of x and delta
+  int64_t T = 0;
+  int W = 0;
+  void* x = nullptr;
+  const void* delta = nullptr;
+  NormParams norm;
+  GateParams gates;
+};
+absl::Status LaunchAddNorm(const AddNormParams& params, cudaStream_t stream);
+
+// x (n) = x/2 * (1 + erf(x / sqrt 2)) in place, erf as the CPU's rational function; n is a multiple of 16. 2 n
+// elements.
+absl::Status LaunchGelu(ElementType type, void* x, int64_t n, cudaStream_t stream);
+
+// x (n) = tanh(x), fp32.
+absl::Status LaunchTanh(float* x, int64_t n, cudaStream_t stream);
+
+// Up to kMeanBlockRows tokens of one row.
+struct TokenBlock {
+  int32_t start = 0;  // its first token in the packed batch
+  int32_t count = 0;
+  int64_t out = 0;  // LaunchTokens: the row of out that its first token goes to
+};
+
+// A vector to be made: the mean over count tokens, whose sums are blocks [first_block, first_block + num_blocks). A
+// single token's mean is the token itself, bit for bit.
+struct PooledRow {
+  int32_t first_block = 0;
+  int32_t num_blocks = 0;
+  int32_t count = 0;
+};
+
+// pooled (num_rows, W) fp32: means of x (T, W) in blocks of kMeanBlockRows tokens from the row's start, then the
+// blocks' sums in order. sums: (num_blocks, W) fp32, scratch.
+struct PoolParams {
+  ElementType type = ElementType::kBFloat16;
+  int W = 0;
+  const void* x = nullptr;
+  const TokenBlock* blocks = nullptr;  // (num_blocks)
+  int num_blocks = 0;
+  const PooledRow* rows = nullptr;  // (num_rows)
+  int num_rows = 0;
+  float* sums = nullptr;
+  float* pooled = nullptr;
+};
+absl::Status LaunchPool(const PoolParams& params, cudaStream_t stream);
+
+// out (*, E) fp32, dense: the first E columns of the blocks' tokens of x (T, W).
+struct TokensParams {
+  ElementType type = ElementType::kBFloat16;
+  int W = 0;
+  int E = 0;
+  const void* x = nullptr;
+  const TokenBlock* blocks = nullptr;  // (num_blocks)
+  int num_blocks = 0;
+  float* out = nullptr;
+};
+absl::Status LaunchTokens(const TokensParams& params, cudaStream_t stream);
+
+}  // namespace lion::cuda
+
+#endif  // LION_MODEL_KERNELS_CUDA_ROWS_LAUNCH_H_
