@@ -57,12 +57,12 @@ class RowsCall : public Call {
   virtual const std::string& model_name() const = 0;
   virtual const Inputs& inputs() const = 0;
   virtual absl::StatusOr<CallPlan> MakePlan(int index, const ServedModel& model) const = 0;
-  virtual PlannedRow MakeRow(int i) const { return PlanRow(inputs()[i], i, plan_, model()); }
+  virtual PlannedRow MakeRow(int i) const { return PlanRow(inputs()[i], i, plan_, served()); }
   virtual void ReleaseRequest() = 0;  // frees what the rows were made from
   // From rows_ and, where the rows ran, answers_ (which it may consume).
   virtual absl::Status BuildResponse(grpc::ByteBuffer* response) = 0;
 
-  const ServedModel& model() const { return context().models[plan_.model]; }
+  const ServedModel& served() const { return context().models[plan_.model]; }
   void FillTimings(v1::Timings* timings) const;
 
   // The status of row i, whether it failed before it ran or while it did.
@@ -164,7 +164,7 @@ void RowsCall::MakeRows() {
   rows_.reserve(inputs().size());
   for (int i = 0; i < inputs().size(); ++i) {
     if (absl::Status status = CheckCaller(); !status.ok()) return Fail(std::move(status));
-    const bool tokenizes = TextBytes(inputs()[i]) > 0 && model().tokenizer != nullptr;
+    const bool tokenizes = TextBytes(inputs()[i]) > 0 && served().tokenizer != nullptr;
     const absl::Time started = context().clock->Now();
     rows_.push_back(MakeRow(i));
     if (tokenizes) context().metrics->Tokenized(plan_.model, context().clock->Now() - started);
@@ -178,7 +178,7 @@ void RowsCall::MakeRows() {
   if (absl::Status status = CheckAnyRow(rows_); !status.ok()) return Fail(std::move(status));
   answers_.resize(rows_.size());
   if (!runs) return Collect();
-  if (absl::Status status = CheckAnswerBytes(EstimateAnswerBytes(plan_, rows_, model().info)); !status.ok()) {
+  if (absl::Status status = CheckAnswerBytes(EstimateAnswerBytes(plan_, rows_, served().info)); !status.ok()) {
     return Fail(std::move(status));
   }
   ReleaseRequest();
@@ -270,8 +270,8 @@ class TypedCall : public RowsCall {
 
   absl::Status BuildResponse(grpc::ByteBuffer* bytes) final {
     Response response;
-    response.set_model(model().name);
-    response.set_model_version(model().info.version);
+    response.set_model(served().name);
+    response.set_model_version(served().info.version);
     response.mutable_results()->Reserve(static_cast<int>(rows_.size()));
     for (int i = 0; i < static_cast<int>(rows_.size()); ++i) {
       auto* result = response.add_results();
@@ -314,7 +314,7 @@ class ClassifyCall final : public TypedCall<v1::ClassifyRequest, v1::ClassifyRes
     return PlanClassify(request_, index, model, context().limits);
   }
   void FillResult(int i, v1::ClassifyResult* result) override {
-    FillClassifyResult(plan_, rows_[i], std::move(answers_[i].result), model().info, result);
+    FillClassifyResult(plan_, rows_[i], std::move(answers_[i].result), served().info, result);
   }
   void FillLast(v1::ClassifyResponse* response) const override { FillTimings(response->mutable_timings()); }
 };
@@ -327,7 +327,7 @@ class TokenizeCall final : public TypedCall<v1::TokenizeRequest, v1::TokenizeRes
   absl::StatusOr<CallPlan> MakePlan(int index, const ServedModel& model) const override {
     return PlanTokenize(request_, index, model, context().limits);
   }
-  PlannedRow MakeRow(int i) const override { return PlanTokenizeRow(inputs()[i], i, plan_, model()); }
+  PlannedRow MakeRow(int i) const override { return PlanTokenizeRow(inputs()[i], i, plan_, served()); }
   void FillResult(int i, v1::TokenizeResult* result) override { FillTokenizeResult(rows_[i], result); }
   void FillLast(v1::TokenizeResponse*) const override {}
 };

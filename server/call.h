@@ -66,6 +66,9 @@ class Call : public std::enable_shared_from_this<Call> {
   // already. Any thread, also before Start.
   void Cut();
 
+  // The index of the model reached so far, or Metrics::kUnknownModel. Any thread.
+  int model() const { return model_; }
+
  protected:
   // The one-shot: calls done unless somebody was first.
   void Finish(CallResult result);

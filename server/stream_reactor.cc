@@ -148,7 +148,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
       result.response = ErrorResponse(*context_, kind_, result.model, result.status);
     }
     absl::MutexLock lock(&mu_);
-    if (model_ == Metrics::kUnknownModel) model_ = result.model;
+    NoteModel();
     slot->done = true;
     if (slot->dropped) return;
     if (EndsStream(result)) {
@@ -162,6 +162,13 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
     Pump();
   }
 
+  // What the stream is counted under: the first model that a message reached. Before slots go.
+  void NoteModel() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    for (auto slot = slots_.begin(); model_ == Metrics::kUnknownModel && slot != slots_.end(); ++slot) {
+      model_ = (*slot)->call->model();
+    }
+  }
+
   // The newest slot's answer is of no use any more.
   void DropBack() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     slots_.back()->dropped = true;
@@ -171,6 +178,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
 
   // All slots but the one that is being written.
   std::deque<std::shared_ptr<Slot>> TakeUnwritten() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    NoteModel();
     std::deque<std::shared_ptr<Slot>> taken;
     while (slots_.size() > (writing_ ? 1 : 0)) {
       slots_.back()->dropped = true;
@@ -217,6 +225,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
 
   void End(const absl::Status& status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     finished_ = true;
+    NoteModel();
     while (!slots_.empty()) DropBack();
     const absl::Duration duration = std::max(context_->clock->Now() - started_, absl::ZeroDuration());
     context_->metrics->RpcEnded(rpc_, model_, status.code(), duration);

@@ -23,6 +23,8 @@
 #include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 
 #define LION_STRINGIFY_(x) #x
 #define LION_STRINGIFY(x) LION_STRINGIFY_(x)
@@ -85,6 +87,17 @@ LION_NO_TSAN void Mutex::Await(const Condition& condition) {
     sched_yield();
     Lock();
   }
+}
+
+LION_NO_TSAN bool Mutex::AwaitWithTimeout(const Condition& condition, absl::Duration timeout) {
+  const absl::Time end = absl::Now() + timeout;
+  while (!condition.Eval()) {
+    if (absl::Now() >= end) return false;
+    Unlock();
+    sched_yield();
+    Lock();
+  }
+  return true;
 }
 
 LION_NO_TSAN void Mutex::LockWhen(const Condition& condition) {

@@ -1,0 +1,268 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+// The server's life: ports, the drain in its order, and what is cut.
+
+#include "server/server.h"
+
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "gmock/gmock.h"
+#include "grpcpp/support/sync_stream.h"
+#include "gtest/gtest.h"
+#include "tests/server/test_server.h"
+
+namespace lion {
+namespace {
+
+using ::testing::HasSubstr;
+
+std::string Requests(const char* rpc, const char* model, const char* code) {
+  return absl::StrCat("lion_rpc_requests_total{rpc=\"", rpc, "\",model=\"", model, "\",code=\"", code, "\"}");
+}
+
+grpc::Status Embed(const TestServer& server) {
+  grpc::ClientContext context;
+  v1::EmbedResponse response;
+  return server.stub()->Embed(&context, EmbedIds({1}), &response);
+}
+
+TEST(ServerTest, APortInUseIsNamed) {
+  TestServer first;
+  ServedModel model;
+  FakeEncoder encoder;
+  model.name = "m";
+  model.info = TestModelInfo();
+  model.encoder = &encoder;
+  model.max_sequence_tokens = 10;
+  Server::Options options = TestServerOptions();
+  options.listen = first->address();
+  absl::Status status = Server::Create(options, {model}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("--listen: cannot bind ", first->address())));
+  options = TestServerOptions();
+  options.metrics_listen = first->metrics_address();
+  status = Server::Create(options, {model}).status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(status.message()), HasSubstr(first->metrics_address()));
+}
+
+// A server that drains on a thread of its own.
+class DrainTest : public testing::Test {
+ protected:
+  DrainTest() : encoder_(TestEncoderOptions()) {}
+  ~DrainTest() override {
+    encoder_.Release();
+    if (drainer_.joinable()) drainer_.join();
+  }
+
+  void StartServer(Server::Options options) {
+    server_ = std::make_unique<TestServer>(std::move(options), &encoder_);
+    server_->Open();
+  }
+
+  void StartDrain() {
+    drainer_ = std::thread([this] {
+      clean_ = (*server_)->Drain(absl::Now());
+      drained_.Notify();
+    });
+  }
+
+  bool WaitDrained() {
+    drained_.WaitForNotification();
+    return clean_;
+  }
+
+  PuppetEncoder encoder_;
+  std::unique_ptr<TestServer> server_;
+  std::thread drainer_;
+  bool clean_ = false;
+  absl::Notification drained_;
+};
+
+TEST_F(DrainTest, TheOrder) {
+  encoder_.Release();
+  Server::Options options = TestServerOptions();
+  options.drain_delay = absl::Milliseconds(300);
+  options.refusal_time = absl::Milliseconds(300);
+  StartServer(options);
+  grpc::ClientContext watch_context;
+  grpc::health::v1::HealthCheckRequest named;
+  named.set_service(kServiceName);
+  const auto watch = server_->health()->Watch(&watch_context, named);
+  grpc::health::v1::HealthCheckResponse health;
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), grpc::health::v1::HealthCheckResponse::SERVING);
+  StartDrain();
+  ASSERT_TRUE(watch->Read(&health));
+  EXPECT_EQ(health.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
+  EXPECT_EQ(server_->Health(""), "SERVING");
+  // For drain_delay calls are served as before.
+  int served = 0;
+  grpc::Status status;
+  for (;;) {
+    status = Embed(*server_);
+    if (!status.ok()) break;
+    ++served;
+  }
+  EXPECT_GE(served, 1);
+  // Then they are refused, and can be seen to be.
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(status.error_message(), "server is draining");
+  EXPECT_EQ(server_->Metric("lion_rejected_total{reason=\"draining\"}"), 1);
+  EXPECT_EQ(server_->Health(""), "SERVING");
+  EXPECT_EQ(server_->Health(kServiceName), "NOT_SERVING");
+  EXPECT_TRUE(WaitDrained());
+  EXPECT_FALSE(watch->Read(&health));
+  EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+}
+
+TEST_F(DrainTest, WhatWasAcceptedIsAnswered) {
+  StartServer(TestServerOptions());
+  std::vector<std::thread> callers;
+  std::vector<grpc::Status> outcomes(4);
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&, i] { outcomes[i] = Embed(*server_); });
+  }
+  encoder_.WaitForBatch();
+  server_->WaitForMetric("lion_rpc_in_flight{rpc=\"Embed\"}", 4);
+  // All four have been queued or are running.
+  const auto queued = [&] {
+    return server_->Metric("lion_queue_sequences{model=\"text\"}") +
+           server_->Metric("lion_queue_duration_seconds_count{model=\"text\"}");
+  };
+  while (queued() != 4) std::this_thread::yield();
+  StartDrain();
+  server_->WaitForMetric("lion_rejected_total{reason=\"draining\"}", 0);
+  while (Embed(*server_).error_message() != "server is draining") std::this_thread::yield();
+  encoder_.Release();
+  EXPECT_TRUE(WaitDrained());
+  for (std::thread& caller : callers) caller.join();
+  for (const grpc::Status& outcome : outcomes) EXPECT_TRUE(outcome.ok()) << outcome.error_message();
+  EXPECT_EQ(server_->Metric(Requests("Embed", "text", "OK")), 4);
+  EXPECT_EQ(server_->Metric("lion_dropped_total{reason=\"drain\"}"), 0);
+}
+
+TEST_F(DrainTest, AStreamsMessagesAreAnsweredAndThenItEnds) {
+  StartServer(TestServerOptions());
+  grpc::ClientContext context;
+  const auto stream = server_->stub()->EmbedStream(&context);
+  for (int i = 0; i < 3; ++i) ASSERT_TRUE(stream->Write(EmbedIds({1})));
+  encoder_.WaitForBatch();
+  const auto seen = [&] {
+    return server_->Metric("lion_queue_sequences{model=\"text\"}") +
+           server_->Metric("lion_queue_duration_seconds_count{model=\"text\"}");
+  };
+  while (seen() != 3) std::this_thread::yield();
+  grpc::ClientContext idle_context;
+  const auto idle = server_->stub()->EmbedStream(&idle_context);
+  server_->WaitForMetric("lion_rpc_in_flight{rpc=\"EmbedStream\"}", 2);
+  StartDrain();
+  // An idle stream ends at once.
+  v1::EmbedResponse response;
+  EXPECT_FALSE(idle->Read(&response));
+  EXPECT_EQ(idle->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  stream->Write(EmbedIds({2}));  // too late
+  encoder_.Release();
+  for (int i = 0; i < 3; ++i) EXPECT_TRUE(stream->Read(&response));
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE(WaitDrained());
+  EXPECT_EQ(server_->Metric(Requests("EmbedStream", "text", "UNAVAILABLE")), 1);
+}
+
+TEST_F(DrainTest, AStreamThatItsCallerHasClosedEndsWell) {
+  StartServer(TestServerOptions());
+  grpc::ClientContext context;
+  const auto stream = server_->stub()->EmbedStream(&context);
+  ASSERT_TRUE(stream->Write(EmbedIds({1})));
+  stream->WritesDone();
+  encoder_.WaitForBatch();
+  for (int i = 0; i < 5; ++i) EXPECT_EQ(server_->Health(""), "SERVING");  // round trips: the end of its side has come
+  StartDrain();
+  while (Embed(*server_).error_message() != "server is draining") std::this_thread::yield();
+  encoder_.Release();
+  v1::EmbedResponse response;
+  EXPECT_TRUE(stream->Read(&response));
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_TRUE(stream->Finish().ok());
+  EXPECT_TRUE(WaitDrained());
+}
+
+TEST_F(DrainTest, TheTimeoutCutsWhatIsLeftAndCountsIt) {
+  Server::Options options = TestServerOptions();
+  options.drain_timeout = absl::Milliseconds(200);
+  StartServer(options);
+  grpc::Status unary;
+  std::thread caller([&] { unary = Embed(*server_); });
+  encoder_.WaitForBatch();
+  grpc::ClientContext context;
+  const auto stream = server_->stub()->EmbedStream(&context);
+  ASSERT_TRUE(stream->Write(WithInputs({IdsInput({1}), IdsInput({2})})));
+  server_->WaitForMetric("lion_queue_sequences{model=\"text\"}", 2);
+  StartDrain();
+  caller.join();
+  EXPECT_EQ(unary.error_code(), grpc::StatusCode::UNAVAILABLE);
+  v1::EmbedResponse response;
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_FALSE(WaitDrained());  // the device still holds its batch
+  EXPECT_EQ(server_->Metric(Requests("Embed", "text", "UNAVAILABLE")), 1);
+  EXPECT_EQ(server_->Metric(Requests("EmbedStream", "text", "UNAVAILABLE")), 1);
+  EXPECT_EQ(server_->Metric("lion_dropped_total{reason=\"drain\"}"), 3);
+}
+
+TEST_F(DrainTest, NothingIsLostUnderLoad) {
+  encoder_.Release();
+  Server::Options options = TestServerOptions();
+  options.refusal_time = absl::Milliseconds(500);
+  StartServer(options);
+  std::vector<std::thread> callers;
+  std::atomic<int> served = 0;
+  std::atomic<int> wrong = 0;
+  for (int i = 0; i < 4; ++i) {
+    callers.emplace_back([&] {
+      const auto stub = v1::EncoderService::NewStub(server_->NewChannel());
+      for (;;) {
+        grpc::ClientContext context;
+        v1::EmbedResponse response;
+        const grpc::Status status = stub->Embed(&context, WithInputs({TextInput("hello world")}), &response);
+        if (!status.ok()) {
+          if (status.error_message() != "server is draining") ++wrong;
+          return;
+        }
+        ++served;
+      }
+    });
+  }
+  while (served < 50) std::this_thread::yield();
+  StartDrain();
+  for (std::thread& caller : callers) caller.join();
+  EXPECT_EQ(wrong, 0);
+  EXPECT_TRUE(WaitDrained());
+  EXPECT_EQ(server_->Metric(Requests("Embed", "text", "OK")), served);
+}
+
+TEST(ServerDestructionTest, ADestroyedServerAnswersWhoIsInside) {
+  PuppetEncoder encoder(TestEncoderOptions());
+  TestServer server(TestServerOptions(), &encoder);
+  server.Open();
+  grpc::Status status;
+  std::thread caller([&] { status = Embed(server); });
+  encoder.WaitForBatch();
+  // Destruction waits for the batch, the caller does not.
+  std::thread destroyer([&] { server.Destroy(); });
+  caller.join();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  encoder.Release();
+  destroyer.join();
+}
+
+}  // namespace
+}  // namespace lion
