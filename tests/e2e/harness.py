@@ -160,9 +160,17 @@ class Server:
                 samples[key] = float(value)
         return samples
 
-    def rss_bytes(self):
+    def memory_bytes(self, peak=False):
+        """Resident memory now, or at its highest since reset_peak."""
         status = pathlib.Path(f"/proc/{self.pid}/status").read_text()
-        return int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
+        return int(re.search(r"VmHWM:\s+(\d+) kB" if peak else r"VmRSS:\s+(\d+) kB", status).group(1)) * 1024
+
+    def reset_peak(self):
+        pathlib.Path(f"/proc/{self.pid}/clear_refs").write_text("5")
+
+    def cpu_seconds(self):
+        """Processor time of all its threads that still run."""
+        return sum(int(p.read_text().split()[0]) for p in pathlib.Path(f"/proc/{self.pid}/task").glob("*/schedstat")) / 1e9
 
     def signal(self, number=signal.SIGTERM):
         self.process.send_signal(number)
