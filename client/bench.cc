@@ -241,6 +241,7 @@ class Bench {
 std::string Short(absl::Duration d) {
   const double ms = absl::ToDoubleMilliseconds(d);
   if (ms >= 10'000) return absl::StrFormat("%.2f s", ms / 1000);
+  if (ms < 0.1) return absl::StrFormat("%.0f us", ms * 1000);
   return ms >= 100 ? absl::StrFormat("%.0f ms", ms) : absl::StrFormat("%.2f ms", ms);
 }
 
@@ -364,9 +365,10 @@ std::string FormatReport(const BenchOptions& options, const BenchReport& report)
   }
   absl::StrAppend(&text, ", ", options.rows, options.rows == 1 ? " input" : " inputs", " a request",
                   report.interrupted ? ", interrupted" : "", "\n");
-  absl::StrAppendFormat(&text, "requests        %s in %.2f s: %s ok, %s failed, of these %s refused\n",
-                        WithCommas(report.requests), absl::ToDoubleSeconds(report.elapsed), WithCommas(report.ok),
-                        WithCommas(report.requests - report.ok), WithCommas(report.refused));
+  absl::StrAppendFormat(
+      &text, "requests        %s, sent in %.2f s, answered in %.2f s: %s ok, %s failed, of these %s refused\n",
+      WithCommas(report.requests), absl::ToDoubleSeconds(report.sending), absl::ToDoubleSeconds(report.elapsed),
+      WithCommas(report.ok), WithCommas(report.requests - report.ok), WithCommas(report.refused));
   if (report.not_sent > 0) {
     absl::StrAppend(&text, "not sent        ", WithCommas(report.not_sent), ": ", WithCommas(options.max_in_flight),
                     " requests were in flight already (--max_in_flight)\n");

@@ -157,9 +157,15 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ConnectOptions& opt
   arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, options.retry ? 1 : 0);
   arguments.SetInt(GRPC_ARG_PER_RPC_RETRY_BUFFER_SIZE, kRetryBufferBytes);
 
+  // A server that restarts is found again within seconds; gRPC's own pause grows to two minutes.
+  arguments.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
+  arguments.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 5000);
+
   // The encoder's channel hands out no connection while its service is not ready, so health is asked on another.
   grpc::ChannelArguments plain;
   plain.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
+  plain.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
+  plain.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
 
   auto impl = std::make_unique<Impl>();
   impl->options = options;

@@ -26,8 +26,8 @@ bool CsvReader::Next(CsvRecord* record) {
   const auto put = [&](int c) {
     if (++bytes <= max_record_bytes_) field += static_cast<char>(c);
   };
-  const auto fail = [&](std::string why) {
-    if (record->status.ok()) record->status = absl::InvalidArgumentError(std::move(why));
+  const auto fail = [&](absl::string_view why) {
+    if (record->status.ok()) record->status = absl::InvalidArgumentError(why);
   };
   while (true) {
     const int c = reader_->Get();

@@ -39,7 +39,9 @@ class Sink {
     if (owned_) std::fclose(file_);
   }
   Sink(Sink&& other) noexcept
-      : file_(std::exchange(other.file_, nullptr)), owned_(std::exchange(other.owned_, false)), name_(other.name_) {}
+      : file_(std::exchange(other.file_, nullptr)),
+        owned_(std::exchange(other.owned_, false)),
+        name_(std::move(other.name_)) {}
   Sink& operator=(Sink&&) = delete;
 
   static absl::StatusOr<Sink> Open(const std::string& path, std::FILE* out) {

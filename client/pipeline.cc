@@ -296,9 +296,9 @@ template <typename Rpc>
 bool Pipeline<Rpc>::Add(v1::Input input, std::string source, int64_t position) {
   typename Impl::Item item;
   const int64_t bytes = static_cast<int64_t>(input.ByteSizeLong());
-  item.input = std::move(input);
+  item.input.Swap(&input);
   item.row.input = &item.input;
-  item.row.source = std::move(source);
+  item.row.source.swap(source);
   item.row.position = position;
   return impl_->Append(std::move(item), bytes);
 }
@@ -307,7 +307,7 @@ template <typename Rpc>
 bool Pipeline<Rpc>::AddFailed(absl::Status status, std::string source, int64_t position) {
   typename Impl::Item item;
   item.row.status = std::move(status);
-  item.row.source = std::move(source);
+  item.row.source.swap(source);
   item.row.position = position;
   return impl_->Append(std::move(item), 0);
 }

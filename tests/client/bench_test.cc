@@ -191,6 +191,7 @@ TEST_F(RunBenchTest, RefusesWhatMakesNoSense) {
 TEST(ReportTest, TextAndJson) {
   BenchReport report;
   report.elapsed = absl::Seconds(2);
+  report.sending = absl::Seconds(1);
   report.requests = 12;
   report.ok = 10;
   report.refused = 2;
@@ -198,13 +199,17 @@ TEST(ReportTest, TextAndJson) {
   report.tokens = 5000;
   report.errors["RESOURCE_EXHAUSTED"] = 2;
   report.modes["chunked"] = 10;
-  report.latency = {
-      .p50 = absl::Milliseconds(1), .p90 = {}, .p99 = {}, .p999 = {}, .max = absl::Seconds(12), .mean = {}};
+  report.latency = {.p50 = absl::Milliseconds(1),
+                    .p90 = absl::Microseconds(50),
+                    .p99 = {},
+                    .p999 = {},
+                    .max = absl::Seconds(12),
+                    .mean = {}};
   const BenchOptions options = {.rate = 6};
   const std::string text = FormatReport(options, report);
-  EXPECT_THAT(text, HasSubstr("12 in 2.00 s: 10 ok, 2 failed, of these 2 refused"));
+  EXPECT_THAT(text, HasSubstr("12, sent in 1.00 s, answered in 2.00 s: 10 ok, 2 failed, of these 2 refused"));
   EXPECT_THAT(text, HasSubstr("5.0 requests/s  5.0 rows/s  2,500 tokens/s"));
-  EXPECT_THAT(text, HasSubstr("p50 1.00 ms"));
+  EXPECT_THAT(text, HasSubstr("p50 1.00 ms  p90 50 us"));
   EXPECT_THAT(text, HasSubstr("max 12.00 s"));
   EXPECT_THAT(text, HasSubstr("chunked 10"));
   const auto json = nlohmann::json::parse(ReportJson(options, report));
