@@ -10,6 +10,8 @@ target_compile_options(lion_warnings INTERFACE
 # What every target is compiled with. x86-64-v2 is the floor; kernels choose wider instructions at run time.
 add_compile_options($<$<STREQUAL:${CMAKE_SYSTEM_PROCESSOR},x86_64>:-march=x86-64-v2>)
 if(LION_SANITIZE)
+  # abseil's headers hold an atomic_thread_fence, which g++ warns of under ThreadSanitizer.
+  add_compile_options($<$<AND:$<CXX_COMPILER_ID:GNU>,$<STREQUAL:${LION_SANITIZE},thread>>:-Wno-tsan>)
   add_compile_options(-fsanitize=${LION_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${LION_SANITIZE})
 endif()
