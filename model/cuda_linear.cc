@@ -18,6 +18,7 @@ namespace {
 constexpr int64_t kWorkspaceBytes = int64_t{32} << 20;  // what cuBLAS itself takes on a Hopper device
 constexpr uint32_t kAlignment = 256;
 constexpr int kMaxCandidates = 32;
+constexpr int64_t kMaxRows = 131072;  // of one product: no index of its matrices leaves 32 bits
 
 absl::Status LtStatus(cublasStatus_t status, absl::string_view call) {
   if (status == CUBLAS_STATUS_SUCCESS) return absl::OkStatus();
@@ -154,7 +155,7 @@ absl::Status CudaLinear::Choose(bool has_bias) {
   if (!status.ok()) return status;
   for (int i = 0; i < num_candidates; ++i) {
     bool fits = candidates[i].state == CUBLAS_STATUS_SUCCESS && KeepsKWhole(candidates[i].algo);
-    for (int64_t M : {int64_t{16}, int64_t{48}, int64_t{128}, int64_t{1008}, int64_t{8192}, int64_t{1} << 20}) {
+    for (int64_t M : {int64_t{16}, int64_t{48}, int64_t{128}, int64_t{1008}, kMaxRows}) {
       if (!fits) break;
       status = layouts.Init(N_, K_, M, CudaType(type_));
       if (!status.ok()) return status;
@@ -174,15 +175,22 @@ absl::Status CudaLinear::Choose(bool has_bias) {
 
 absl::Status CudaLinear::Run(const void* x, int64_t M, void* y, cudaStream_t stream) const {
   if (M < 1) return absl::InvalidArgumentError(absl::StrCat("M ", M, " is not positive"));
-  Layouts layouts;
-  const absl::Status status = layouts.Init(N_, K_, RoundRows(M), CudaType(type_));
-  if (!status.ok()) return status;
+  const int64_t element = type_ == cuda::ElementType::kFloat32 ? 4 : 2;
   const float one = 1;
   const float zero = 0;
-  return LtStatus(
-      cublasLtMatmul(lt_->handle_, operation_, &one, weight_.data(), &layouts.weight, x, &layouts.x, &zero, y,
-                     &layouts.y, y, &layouts.y, &algorithm_, lt_->workspace_.data(), kWorkspaceBytes, stream),
-      "cublasLtMatmul");
+  for (int64_t first = 0; first < M; first += kMaxRows) {
+    const auto* in = static_cast<const char*>(x) + first * K_ * element;
+    auto* out = static_cast<char*>(y) + first * N_ * element;
+    Layouts layouts;
+    absl::Status status = layouts.Init(N_, K_, RoundRows(std::min(kMaxRows, M - first)), CudaType(type_));
+    if (!status.ok()) return status;
+    status = LtStatus(
+        cublasLtMatmul(lt_->handle_, operation_, &one, weight_.data(), &layouts.weight, in, &layouts.x, &zero, out,
+                       &layouts.y, out, &layouts.y, &algorithm_, lt_->workspace_.data(), kWorkspaceBytes, stream),
+        "cublasLtMatmul");
+    if (!status.ok()) return status;
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace lion

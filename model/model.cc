@@ -52,8 +52,9 @@ absl::StatusOr<std::string> Version(const std::string& config, const WeightFiles
 // "cpu" is -1, "cuda:N" is N.
 absl::StatusOr<int> ParseDevice(absl::string_view device) {
   if (device == "cpu") return -1;
+  absl::string_view digits = device;
   int index = 0;
-  if (!absl::ConsumePrefix(&device, "cuda:") || !absl::SimpleAtoi(device, &index) || index < 0) {
+  if (!absl::ConsumePrefix(&digits, "cuda:") || !absl::SimpleAtoi(digits, &index) || index < 0) {
     return absl::InvalidArgumentError(absl::StrCat("device '", device, "' is neither cpu nor cuda:N"));
   }
   return index;

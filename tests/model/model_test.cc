@@ -179,6 +179,24 @@ TEST(ModelTest, RefusesLabelsThatDoNotFitTheClassifier) {
               HasSubstr("'classifier.weight' has 3 rows, config.json's id2label names 2"));
 }
 
+TEST(ModelTest, RefusesDevicesThatThereAreNot) {
+  ComputePool pool({.num_threads = 1});
+  const RandomModel directory({});
+  const std::pair<std::string, std::string> cases[] = {
+      {"gpu", "device 'gpu' is neither cpu nor cuda:N"},
+      {"cuda:", "device 'cuda:' is neither cpu nor cuda:N"},
+      {"cuda:-1", "device 'cuda:-1' is neither cpu nor cuda:N"},
+      {"cuda:1000", "cuda:1000"},  // a build without CUDA says so, others count the devices
+  };
+  for (const auto& [device, message] : cases) {
+    ModelOptions options;
+    options.device = device;
+    const absl::StatusOr<std::unique_ptr<Model>> model = Load(directory, &pool, options);
+    ASSERT_FALSE(model.ok()) << device;
+    EXPECT_THAT(std::string(model.status().message()), HasSubstr(message));
+  }
+}
+
 TEST(ModelTest, RefusesDTypesThatTheCpuLacks) {
   ComputePool pool({.num_threads = 1});
   const RandomModel directory({});

@@ -123,7 +123,8 @@ def tests_do_not_sleep(path, text):
                 "sleeps: wait for the event itself")
 
 
-@rule("tests/*", exceptions=("tests/tools/lint/lint_test.py",))
+# A machine without a CUDA device reports by name what it did not run.
+@rule("tests/*", exceptions=("tests/tools/lint/lint_test.py", "tests/model/cuda_test.h"))
 def tests_are_not_skipped(path, text):
     return find(r"\bGTEST_SKIP\b|\bDISABLED_\w+|\bpytest\.skip\b|\bpytest\.mark\.(?:skip|skipif|xfail)\b|\bunittest\.skip|\bimportorskip\b", text,
                 "{match}: a test runs or is not there")
