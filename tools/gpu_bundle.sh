@@ -24,6 +24,8 @@ for program in "${programs[@]}"; do
     [[ ${library##*/} =~ $ELSEWHERE ]] || cp -nL "$library" $OUT/lib/
   done
 done
+tar -C $OUT -czf $OUT/programs.tar.gz bin lib  # a third of the size
+rm -r $OUT/bin $OUT/lib
 printf '%s\n' "$PWD" > $OUT/source_dir  # tests name their data by it
 
 cat > $OUT/run.sh <<'RUN'
@@ -31,6 +33,7 @@ cat > $OUT/run.sh <<'RUN'
 # Runs every test and then every benchmark beside this file; fails if one of them does. Arguments go to the tests.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+tar -C "$here" -xzf "$here/programs.tar.gz" || exit 1
 site=$(python3 -c 'import importlib.util, pathlib; print(pathlib.Path(importlib.util.find_spec("torch").origin).parent.parent)') || exit 1
 export LD_LIBRARY_PATH=$here/lib:$site/torch/lib:$site/nvidia/cu13/lib:$site/nvidia/cublas/lib:$site/nvidia/cuda_runtime/lib:/usr/local/cuda/lib64:${LD_LIBRARY_PATH:-}
 source_dir=$(< "$here/source_dir")
