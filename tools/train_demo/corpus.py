@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The training texts as ranges of one token array on the device, so that a batch is one gather.
 
-A package is a run of pieces: its synopsis, then the sentences of its description. Both tokenizers split at white space first, so the tokens
-of any run of pieces are the tokens of the joined text. A text is such a run:
+A package is a run of pieces: its synopsis, then the sentences of its description. Both tokenizers split at white
+space first, so the tokens of any run of pieces are the tokens of the joined text. A text is such a run:
 
     SYNOPSIS      the first piece          DESCRIPTION   all but the first
     FULL          all pieces               SENTENCE      one or several neighbouring sentences, drawn at random
@@ -32,7 +32,7 @@ def full_text(record):
 
 
 class Tokens:
-    """The pieces' tokens under one tokenizer; batch() adds the special tokens and cuts a text to `max_tokens`, special ones included."""
+    """The pieces' tokens under one tokenizer; batch() adds the special tokens and cuts a text to `max_tokens` in all."""
 
     def __init__(self, tokenizer, pieces, first, last, max_tokens, device):
         counts, flat = [], []
@@ -59,12 +59,14 @@ class Tokens:
         length = self.length_device[rows][:, None]
         at = self.start_device[rows][:, None] + position.clamp(min=0)
         ids = self.flat_device[at.clamp(max=len(self.flat) - 1)].long()
-        ids = torch.where(position < 0, self.cls, torch.where(position < length, ids, torch.where(position == length, self.sep, 0)))
+        ids = torch.where(
+            position < 0, self.cls, torch.where(position < length, ids, torch.where(position == length, self.sep, 0))
+        )
         return ids, (position <= length).float()
 
 
 class Corpus:
-    """The texts of a split: parallel arrays kind, package, first and last (a range of pieces), and rows by kind and package."""
+    """The texts of a split: parallel arrays kind, package, first and last (a range of pieces), and rows by kind."""
 
     def __init__(self, records, rng, spans_per_package):
         self.records = records
@@ -76,12 +78,17 @@ class Corpus:
             last = first + 1 + len(sentences)
             self.pieces += [r["synopsis"], *sentences]
             rows += [(SYNOPSIS, p, first, first + 1), (DESCRIPTION, p, first + 1, last), (FULL, p, first, last)]
-            spans = {(int(a), int(min(last, a + n))) for a, n in zip(rng.integers(first + 1, last, spans_per_package), rng.integers(1, 5, spans_per_package))}
+            spans = {
+                (int(a), int(min(last, a + n)))
+                for a, n in zip(rng.integers(first + 1, last, spans_per_package), rng.integers(1, 5, spans_per_package))
+            }
             rows += [(SENTENCE, p, a, b) for a, b in sorted(spans - {(first + 1, last)})]
         self.kind, self.package, self.first, self.last = (np.array(c) for c in zip(*rows))
-        self.synopsis, self.description, self.full = (np.flatnonzero(self.kind == k) for k in (SYNOPSIS, DESCRIPTION, FULL))
+        self.synopsis, self.description, self.full = (
+            np.flatnonzero(self.kind == k) for k in (SYNOPSIS, DESCRIPTION, FULL)
+        )
         self.sentences = np.flatnonzero(self.kind == SENTENCE)
-        # The sentence rows of package p are first_sentence[p] up to first_sentence[p + 1] of `sentences`; a package may have none.
+        # Package p has the rows first_sentence[p] up to first_sentence[p + 1] of `sentences`, perhaps none.
         self.first_sentence = np.searchsorted(self.package[self.sentences], np.arange(len(records) + 1))
 
     def tokens(self, tokenizer, max_tokens, device):

@@ -1,16 +1,16 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Judges a model directory on the held-out texts; with --teacher also the teacher, whose figures go to teacher.json beside the texts.
+"""Judges a model directory on the held-out texts; with --teacher also the teacher, whose recall goes to teacher.json.
 
     python evaluate.py --model demo/model --texts demo/texts --teacher build/train_demo/teacher
 
 Figures, all from the directory as written (float16 weights, computed in float32):
     recall@1        share of the 2,000 synopses whose nearest description is their own
     accuracy        share of the 2,000 texts whose highest section is the true one
-    cosine          mean cosine between the model's and the teacher's vectors of the synopses and descriptions (with --teacher)
-    long documents  held-out texts of one section joined to 1,024 … 32,768 tokens, one document a section: the cosine between a document's
-                    vector and the token-weighted mean of its parts' vectors, how many documents are nearest to their own mean, and how
-                    many get their section
+    cosine          between the model's and the teacher's vectors, mean over synopses and over descriptions (--teacher)
+    long documents  held-out texts of one section joined to 1,024 … 32,768 tokens, one document a section: the cosine
+                    between a document's vector and the token-weighted mean of its parts' vectors, how many documents
+                    are nearest to their own mean, and how many get their section
 """
 
 import argparse
@@ -75,7 +75,9 @@ def main():
     p.add_argument("--long", type=int, nargs="*", default=[1024, 8192, 32768])
     p.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = p.parse_args()
-    pairs, sections = read_rows(f"{args.texts}/retrieval.jsonl.gz"), read_rows(f"{args.texts}/sections_heldout.jsonl.gz")
+    pairs, sections = read_rows(f"{args.texts}/retrieval.jsonl.gz"), read_rows(
+        f"{args.texts}/sections_heldout.jsonl.gz"
+    )
     synopses, descriptions = [r["synopsis"] for r in pairs], [r["description"] for r in pairs]
 
     model, tokenizer = read_model(args.model)
@@ -85,7 +87,9 @@ def main():
     logits = run_texts(model, tokenizer, [r["text"] for r in sections])[1]
     figures = {
         "recall_at_1": round(recall_at_1(queries, texts), 4),
-        "accuracy": round(sum(labels[i] == r["section"] for i, r in zip(logits.argmax(-1).tolist(), sections)) / len(sections), 4),
+        "accuracy": round(
+            sum(labels[i] == r["section"] for i, r in zip(logits.argmax(-1).tolist(), sections)) / len(sections), 4
+        ),
         "pairs": len(pairs),
         "texts": len(sections),
     }
@@ -94,7 +98,11 @@ def main():
 
         teacher = Teacher(args.teacher, args.device, torch.float32)
         t_queries, t_texts = teacher.embed(synopses), teacher.embed(descriptions)
-        reference = {"model": "all-MiniLM-L6-v2", "recall_at_1": round(recall_at_1(t_queries, t_texts), 4), "pairs": len(pairs)}
+        reference = {
+            "model": "all-MiniLM-L6-v2",
+            "recall_at_1": round(recall_at_1(t_queries, t_texts), 4),
+            "pairs": len(pairs),
+        }
         write_json(f"{args.texts}/teacher.json", reference)
         figures["teacher_recall_at_1"] = reference["recall_at_1"]
         figures["recall_ratio"] = round(figures["recall_at_1"] / reference["recall_at_1"], 4)

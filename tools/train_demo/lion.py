@@ -1,13 +1,14 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The LION-S text encoder in plain torch, for training: padded batches, autograd, a parallel and a chunked form of the attention.
+"""The LION-S text encoder in plain torch, for training: padded batches, autograd, a parallel and a chunked form.
 
-The server computes the same thing from the same model directory (see read_model and write_model); nothing here is used to serve.
+The server computes the same from the same model directory (read_model, write_model); nothing here is used to serve.
 
 Letters: B sequences, L tokens of the longest one, H heads, D width of a head, E = H·D, C tokens of a chunk, N chunks.
 Per head, with decays a_t in (0, 1]:
 
-    y_i = Σ_j (q_i · k_j / √D) · M_ij · v_j,    M_ij = Π_{t=j}^{i-1} a_t (j < i),    Π_{t=i+1}^{j} a_t (j > i),    M_ii = 1
+    y_i = Σ_j (q_i · k_j / √D) · M_ij · v_j
+    M_ij = Π_{t=j}^{i-1} a_t for j < i,    Π_{t=i+1}^{j} a_t for j > i,    1 for j = i
 
 Sequences are padded on the right. A padding key is zero and a padding decay is 1, so neither reaches a real row.
 """
@@ -36,7 +37,8 @@ def parallel_attention(q, k, v, log_a):
     """q, k, v (..., L, D), log_a (..., L) float32; returns (..., L, D)."""
     after = log_a.cumsum(-1)  # Σ_{t<=i} log a_t
     before = after - log_a  # Σ_{t<i} log a_t
-    # For j < i the walk is before_i - before_j <= 0 <= after_j - after_i, for j > i the other way round: the smaller one is the right one.
+    # For j < i the walk is before_i - before_j <= 0 <= after_j - after_i, for j > i the other way round: the smaller
+    # one is the right one.
     walk = torch.minimum(before[..., :, None] - before[..., None, :], after[..., None, :] - after[..., :, None])
     scores = q @ k.transpose(-1, -2) * q.shape[-1] ** -0.5
     return (scores * walk.exp()) @ v
@@ -64,7 +66,11 @@ def chunked_attention(q, k, v, log_a, chunk=CHUNK):
     state_f = (weight @ forward.flatten(-2)).unflatten(-1, (D, D))
     state_b = (weight.transpose(-1, -2) @ backward.flatten(-2)).unflatten(-1, (D, D))
     scale = D**-0.5
-    y = y + (q * (before.exp() * scale)[..., None]) @ state_f + (q * ((whole - after).exp() * scale)[..., None]) @ state_b
+    y = (
+        y
+        + (q * (before.exp() * scale)[..., None]) @ state_f
+        + (q * ((whole - after).exp() * scale)[..., None]) @ state_b
+    )
     return y.reshape(*lead, L, D)
 
 
@@ -135,7 +141,9 @@ class Bert(nn.Module):
     def __init__(self, config):
         super().__init__()
         self.embeddings = Embeddings(config)
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))})
+        self.encoder = nn.ModuleDict(
+            {"layer": nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))}
+        )
         self.pooler = nn.ModuleDict({"dense": nn.Linear(config["hidden_size"], config["hidden_size"])})
 
     def forward(self, ids, mask):
@@ -146,7 +154,7 @@ class Bert(nn.Module):
 
 
 class LionTextModel(nn.Module):
-    """The encoder with both of its outputs: a unit vector (mean, Dense, normalise) and section logits (pooler, classifier).
+    """The encoder with both outputs: a unit vector (mean, Dense, normalise) and section logits (pooler, classifier).
 
     Parameter names are those of the model directory, `dense.*` aside, which is the directory's 2_Dense.
     """
@@ -167,12 +175,14 @@ class LionTextModel(nn.Module):
     @staticmethod
     def _init(module):
         if isinstance(module, (nn.Linear, nn.Embedding)):
-            nn.init.normal_(module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5 / 2)
+            nn.init.normal_(
+                module.weight, std=0.02 if isinstance(module, nn.Embedding) else module.weight.shape[1] ** -0.5 / 2
+            )
         if isinstance(module, nn.Linear):
             nn.init.zeros_(module.bias)
 
     def forward(self, ids, mask):
-        """ids (B, L) int64, mask (B, L) float, 1 on tokens. Returns (vectors (B, 384) of norm 1, logits (B, num_labels)), float32."""
+        """ids (B, L) int64, mask (B, L) float, 1 on tokens. Returns unit vectors (B, 384), logits (B, num_labels), float32."""
         x = self.bert(ids, mask)
         pooled = torch.tanh(self.bert.pooler["dense"](x[:, 0]))
         logits = self.classifier(self.dropout(pooled))
@@ -215,7 +225,7 @@ def write_model(model, tokenizer, directory):
     for folder in ("1_Pooling", "2_Dense"):
         os.makedirs(os.path.join(directory, folder), exist_ok=True)
     weights = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
-    # Training shows single texts only. The second type takes the first one's vector, so a pair is read as one joined text.
+    # Training shows single texts only. The second type takes the first one's vector: a pair is read as one joined text.
     types = weights["bert.embeddings.token_type_embeddings.weight"]
     types[1:] = types[:1]
     for name, t in weights.items():
@@ -264,7 +274,9 @@ def read_model(directory):
     with open(f"{directory}/config.json", encoding="utf-8") as f:
         config = json.load(f)
     weights = load_file(f"{directory}/model.safetensors")
-    weights |= {k.replace("linear.", "dense.", 1): v for k, v in load_file(f"{directory}/2_Dense/model.safetensors").items()}
+    weights |= {
+        k.replace("linear.", "dense.", 1): v for k, v in load_file(f"{directory}/2_Dense/model.safetensors").items()
+    }
     model = LionTextModel(config, weights["dense.weight"].shape[0])
     model.load_state_dict({k: v.float() for k, v in weights.items()})
     return model.eval(), Tokenizer.from_file(f"{directory}/tokenizer.json")
@@ -272,7 +284,7 @@ def read_model(directory):
 
 @torch.no_grad()
 def run_texts(model, tokenizer, texts, max_tokens=32768):
-    """Vectors and logits of `texts`, on the CPU, in their order; batches hold texts of like length and about `max_tokens` tokens."""
+    """Vectors and logits of `texts`, on the CPU, in their order; a batch holds like lengths, about `max_tokens` in all."""
     device = next(model.parameters()).device
     encoded = [e.ids for e in tokenizer.encode_batch(texts)]
     order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))

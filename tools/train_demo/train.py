@@ -5,14 +5,14 @@
     python train.py --work build/train_demo --out build/train_demo/model --minutes 9        # one GPU
 
 Every step is one of three kinds:
-    pair      a synopsis and a text of the same package (description, both, or some sentences): vectors like the teacher's, each synopsis
-              nearest to its own description, and the package's section from the [CLS] row
+    pair      a synopsis and a text of the same package (description, both, or some sentences): vectors like the
+              teacher's, each synopsis nearest to its own description, and the package's section from the [CLS] row
     sentence  neighbouring sentences alone: vectors like the teacher's
-    long      many packages joined to 512 … 8,192 tokens, half of the time of one section: vectors like the token-weighted mean of the
-              teacher's for the parts, and that section. It keeps long documents sane
+    long      many packages joined to 512 … 8,192 tokens, half of the time of one section: vectors like the token-weighted
+              mean of the teacher's for the parts, and that section. It keeps long documents sane
 
-The learning rate follows the share of --minutes that has passed. --checkpoint FILE is written once a minute and read at the start if it
-exists, so the same command goes on where it was cut. The model directory is exported along with it.
+The learning rate follows the share of --minutes that has passed. --checkpoint FILE is written once a minute and read at
+the start if it exists, so the same command goes on where it was cut. The model directory is exported along with it.
 """
 
 import argparse
@@ -98,7 +98,9 @@ class Trainer:
             order = order[len(rows) :]
             targets[torch.from_numpy(rows).to(self.device)] = teacher.run(*tokens.batch(rows)).half()
         pairs = self.dev_pairs()
-        recall = recall_at_1(teacher.embed([r["synopsis"] for r in pairs]), teacher.embed([description(r) for r in pairs]))
+        recall = recall_at_1(
+            teacher.embed([r["synopsis"] for r in pairs]), teacher.embed([description(r) for r in pairs])
+        )
         self.say(f"teacher's vectors ready; its dev recall@1 among {len(pairs)} is {recall:.4f}")
         return targets
 
@@ -133,7 +135,9 @@ class Trainer:
         corpus = self.corpus
         choice = self.rng.random(len(p))
         first, last = corpus.first_sentence[p], corpus.first_sentence[p + 1]
-        some = corpus.sentences[np.minimum(self.rng.integers(first, np.maximum(last, first + 1)), len(corpus.sentences) - 1)]
+        some = corpus.sentences[
+            np.minimum(self.rng.integers(first, np.maximum(last, first + 1)), len(corpus.sentences) - 1)
+        ]
         body = np.where(choice < 0.4, corpus.full[p], corpus.description[p])
         body = np.where((choice > 0.8) & (last > first), some, body)
         rows = np.concatenate([corpus.synopsis[p], body])
@@ -172,7 +176,11 @@ class Trainer:
         ids = np.zeros((B, L), dtype=np.int64)
         targets, sections = [], np.zeros(B, dtype=np.int64)
         for b in range(B):
-            pool = self.by_section[self.section[self.rng.integers(len(self.section))]] if one_section else np.arange(len(self.section))
+            pool = (
+                self.by_section[self.section[self.rng.integers(len(self.section))]]
+                if one_section
+                else np.arange(len(self.section))
+            )
             sections[b] = self.section[pool[0]]
             at, parts, weights = 1, [], []
             ids[b, 0] = self.tokens.cls
@@ -209,7 +217,11 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate
             draw = self.rng.random()
-            kind = self.long_step if draw < args.long else self.sentence_step if draw < args.long + args.sentence else self.pair_step
+            kind = (
+                self.long_step
+                if draw < args.long
+                else self.sentence_step if draw < args.long + args.sentence else self.pair_step
+            )
             loss = kind()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -240,7 +252,12 @@ class Trainer:
         self.say(f"step {self.step} ({self.spent:.0f} s): {means} | dev recall@1 {recall:.4f} accuracy {right:.4f}")
         write_model(self.model, self.tokenizer, self.args.out)
         if self.args.checkpoint:
-            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
+            state = {
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "spent": self.spent,
+            }
             torch.save(state, self.args.checkpoint + ".new")
             os.replace(self.args.checkpoint + ".new", self.args.checkpoint)
 
@@ -262,7 +279,9 @@ def main():
     p.add_argument("--work", default="build/train_demo", help="what prepare_data.py wrote")
     p.add_argument("--out", default="build/train_demo/model", help="model directory to write")
     p.add_argument("--checkpoint", default="", help="file to resume from and to write; none if empty")
-    p.add_argument("--minutes", type=float, default=9.0, help="time spent in steps; reading and the teacher come before")
+    p.add_argument(
+        "--minutes", type=float, default=9.0, help="time spent in steps; reading and the teacher come before"
+    )
     p.add_argument("--every", type=float, default=60.0, help="seconds between checks")
     p.add_argument("--rate", type=float, default=2e-3)
     p.add_argument("--weight_decay", type=float, default=0.02)

@@ -4,9 +4,10 @@
 
     python verify_export.py --model demo/model
 
-An independent reading: config.json and the tensors by name, numpy in float64, and the attention as a bidirectional recurrence token by
-token (the training code uses masks and chunks). It shares no code with lion.py, whose float32 result it is compared with; both are
-judged on the last vector and the logits. Exits 1 if any value differs by more than --tolerance.
+An independent reading: config.json and the tensors by name, numpy in float64, and the attention as a bidirectional
+recurrence token by token (the training code uses masks and chunks). It shares no code with lion.py, whose float32
+result it is compared with; both are judged on the last vector and the logits. Exits 1 if any value differs by more
+than --tolerance.
 """
 
 import argparse
@@ -72,7 +73,11 @@ def main():
     args = p.parse_args()
     with open(f"{args.model}/config.json", encoding="utf-8") as f:
         config = json.load(f)
-    if config["arch_type"] != "lion-s" or not config["layer_norm_after"] or config["position_embedding_type"] == "absolute":
+    if (
+        config["arch_type"] != "lion-s"
+        or not config["layer_norm_after"]
+        or config["position_embedding_type"] == "absolute"
+    ):
         sys.exit("not a LION-S text model without positions and with layer_norm_after")
     w = {k: v.astype(np.float64) for k, v in load_file(f"{args.model}/model.safetensors").items()}
     dense = {k: v.astype(np.float64) for k, v in load_file(f"{args.model}/2_Dense/model.safetensors").items()}
@@ -84,7 +89,9 @@ def main():
         vector, logits = encode(config, w, dense, ids)
         with torch.no_grad():
             got = model(torch.from_numpy(ids)[None], torch.ones(1, L))
-        error = max(np.abs(got[0][0].numpy() - vector).max(), np.abs(got[1][0].numpy() - logits).max() / np.abs(logits).max())
+        error = max(
+            np.abs(got[0][0].numpy() - vector).max(), np.abs(got[1][0].numpy() - logits).max() / np.abs(logits).max()
+        )
         print(f"{L:5d} tokens: {error:.1e}")
         worst = max(worst, error) if np.isfinite(error) else math.inf
     if not worst <= args.tolerance:
