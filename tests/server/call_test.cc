@@ -101,13 +101,14 @@ class CallTest : public testing::Test {
     outcome->call->Start();
   }
 
-  // Keeps the one tokenizer thread busy with this many bytes until the notification.
-  void HoldTokenizer(int64_t bytes, absl::Notification* until) {
-    ASSERT_TRUE(tokenizers_->Submit(bytes, [until] { until->WaitForNotification(); }).ok());
+  // Keeps the one tokenizer thread busy with this many bytes until release_.
+  void HoldTokenizer(int64_t bytes) {
+    ASSERT_TRUE(tokenizers_->Submit(bytes, [this] { release_.WaitForNotification(); }).ok());
   }
 
   FakeClock clock_;
   PuppetEncoder encoder_;
+  absl::Notification release_;
   std::unique_ptr<Tokenizer> tokenizer_;
   ServiceContext context_;
   std::unique_ptr<Metrics> metrics_;
@@ -117,8 +118,7 @@ class CallTest : public testing::Test {
 };
 
 TEST_F(CallTest, AFullTokenizerPoolRefusesAUnaryCall) {
-  absl::Notification release;
-  HoldTokenizer(95, &release);
+  HoldTokenizer(95);
   Outcome outcome;
   Start(WithInputs({TextInput("hello")}), /*waits=*/false, &outcome);
   ASSERT_TRUE(outcome.done.HasBeenNotified());
@@ -127,18 +127,17 @@ TEST_F(CallTest, AFullTokenizerPoolRefusesAUnaryCall) {
   EXPECT_EQ(outcome.result.retry_pushback_ms, 1);
   EXPECT_EQ(outcome.result.model, 0);
   EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_rejected_total{reason=\"queue_full\"} 1"));
-  release.Notify();
+  release_.Notify();
 }
 
 TEST_F(CallTest, AFullTokenizerPoolMakesAStreamsMessageWait) {
   encoder_.Release();
-  absl::Notification release;
-  HoldTokenizer(95, &release);
+  HoldTokenizer(95);
   Outcome outcome;
   Start(WithInputs({TextInput("hello")}), /*waits=*/true, &outcome);
   EXPECT_TRUE(outcome.waits.HasBeenNotified());
   EXPECT_FALSE(outcome.done.HasBeenNotified());
-  release.Notify();
+  release_.Notify();
   outcome.done.WaitForNotification();
   EXPECT_TRUE(outcome.result.status.ok()) << outcome.result.status;
   EXPECT_EQ(outcome.Response().results(0).token_count(), 3);
@@ -181,12 +180,11 @@ TEST_F(CallTest, WhatWaitsForRoomEndsWhenTheQueueStops) {
 }
 
 TEST_F(CallTest, ACallerThatHasGoneIsNotTokenizedFor) {
-  absl::Notification release;
-  HoldTokenizer(1, &release);
+  HoldTokenizer(1);
   Outcome outcome;
   Start(WithInputs({TextInput("hello")}), false, &outcome);
   outcome.cancelled->store(true);
-  release.Notify();
+  release_.Notify();
   outcome.done.WaitForNotification();
   EXPECT_TRUE(absl::IsCancelled(outcome.result.status));
   EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_tokenize_duration_seconds_count{model=\"text\"} 0"));
@@ -194,12 +192,11 @@ TEST_F(CallTest, ACallerThatHasGoneIsNotTokenizedFor) {
 }
 
 TEST_F(CallTest, ADeadlineThatPassesBeforeTheQueueIsARejection) {
-  absl::Notification release;
-  HoldTokenizer(1, &release);
+  HoldTokenizer(1);
   Outcome outcome;
   Start(WithInputs({TextInput("hello")}), false, &outcome, clock_.Now() + absl::Seconds(1));
   clock_.Advance(absl::Seconds(1));
-  release.Notify();
+  release_.Notify();
   outcome.done.WaitForNotification();
   EXPECT_TRUE(absl::IsDeadlineExceeded(outcome.result.status));
   EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_rejected_total{reason=\"deadline\"} 1"));
@@ -217,13 +214,12 @@ TEST_F(CallTest, CutEndsACallOnceWhereverItIs) {
   EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_dropped_total{reason=\"drain\"} 2"));
   running.call->Cut();
   // Before it is tokenized.
-  absl::Notification release;
-  HoldTokenizer(1, &release);
+  HoldTokenizer(1);
   Outcome tokenizing;
   Start(WithInputs({TextInput("hello")}), false, &tokenizing);
   tokenizing.call->Cut();
   EXPECT_TRUE(absl::IsUnavailable(tokenizing.result.status));
-  release.Notify();
+  release_.Notify();
   // Late answers reach nobody.
   encoder_.Release();
   Outcome last;
