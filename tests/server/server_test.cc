@@ -176,10 +176,12 @@ TEST_F(DrainTest, AStreamsMessagesAreAnsweredAndThenItEnds) {
   v1::EmbedResponse response;
   EXPECT_FALSE(idle->Read(&response));
   EXPECT_EQ(idle->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
-  stream->Write(EmbedIds({2}));  // too late
+  stream->Write(EmbedIds({2}));  // too late, unless it comes before this stream is told
   encoder_.Release();
-  for (int i = 0; i < 3; ++i) EXPECT_TRUE(stream->Read(&response));
-  EXPECT_FALSE(stream->Read(&response));
+  int answers = 0;
+  while (stream->Read(&response)) ++answers;
+  EXPECT_GE(answers, 3);
+  EXPECT_LE(answers, 4);
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_TRUE(WaitDrained());
   EXPECT_EQ(server_->Metric(Requests("EmbedStream", "text", "UNAVAILABLE")), 1);
