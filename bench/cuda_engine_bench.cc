@@ -237,7 +237,8 @@ int Main(const BenchOptions& options) {
         *std::max_element(walls.begin(), walls.end()), static_cast<double>(T) / wall / 1e3, device,
         static_cast<double>(T) / device / 1e3, 100 * floors[T] / device, same ? "" : "; BITS DIFFER ALONE");
     std::printf("   ms a layer:");
-    for (const char* name : {"qkv", "attention", "norm after", "out", "add norm", "up", "gelu", "down"}) {
+    for (const char* name : {"qkv", "attention", "norm after", "out", "add norm", "up", "down"}) {
+      if (stages[name].empty()) continue;  // a model without layer_norm_after has no such stage
       std::printf("  %s %.3f", name, Median(stages[name]) / static_cast<double>(options.model.num_layers));
     }
     std::printf("; ms a batch:");

@@ -6,6 +6,10 @@
 set(LION_CUDA_ROOT ${LION_TORCH_ROOT}/nvidia/cu13)
 set(LION_CUDA_ARCH "arch=compute_90a,code=sm_90a" CACHE STRING "What nvcc's -gencode takes: H100 and H200")
 set(LION_NVCC ${LION_CUDA_ROOT}/bin/nvcc)
+set(LION_CUTLASS_INCLUDE ${LION_TORCH_ROOT}/cutlass_library/source/include)  # of the nvidia-cutlass wheel
+if(NOT EXISTS ${LION_CUTLASS_INCLUDE}/cutlass/cutlass.h)
+  message(FATAL_ERROR "LION_CUDA needs ${LION_CUTLASS_INCLUDE}: install cmake/cuda-requirements.txt with pip --no-deps")
+endif()
 foreach(part bin/nvcc nvvm/bin/cicc include/cublasLt.h lib/libcudart.so.13 lib/libcublasLt.so.13)
   if(NOT EXISTS ${LION_CUDA_ROOT}/${part})
     message(FATAL_ERROR "LION_CUDA needs ${LION_CUDA_ROOT}/${part}: install cmake/cuda-requirements.txt with pip --no-deps")
@@ -32,7 +36,7 @@ function(lion_cuda_objects variable)
     add_custom_command(
       OUTPUT ${object}
       COMMAND ${LION_NVCC} -std=c++20 -O3 -lineinfo -gencode=${LION_CUDA_ARCH} -ccbin ${CMAKE_CXX_COMPILER}
-              -I${CMAKE_SOURCE_DIR} -Xcompiler ${host_options} -MD -MF ${object}.d -c ${source} -o ${object}
+              -I${CMAKE_SOURCE_DIR} -isystem ${LION_CUTLASS_INCLUDE} -Xcompiler ${host_options} -MD -MF ${object}.d -c ${source} -o ${object}
       DEPENDS ${source}
       DEPFILE ${object}.d
       COMMENT "nvcc ${name}"

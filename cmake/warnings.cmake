@@ -13,7 +13,9 @@ target_compile_options(lion_warnings INTERFACE
 add_compile_options($<$<STREQUAL:${CMAKE_SYSTEM_PROCESSOR},x86_64>:-march=x86-64-v2>)
 if(LION_SANITIZE)
   # abseil's headers hold an atomic_thread_fence, which g++ warns of under ThreadSanitizer.
-  add_compile_options($<$<AND:$<CXX_COMPILER_ID:GNU>,$<STREQUAL:${LION_SANITIZE},thread>>:-Wno-tsan>)
+  if(LION_SANITIZE STREQUAL "thread")
+    add_compile_options($<$<CXX_COMPILER_ID:GNU>:-Wno-tsan>)
+  endif()
   add_compile_options(-fsanitize=${LION_SANITIZE} -fno-omit-frame-pointer -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${LION_SANITIZE})
 endif()

@@ -16,6 +16,7 @@
 #include "model/kernels/cpu/rows.h"
 #include "model/kernels/cuda/attention_launch.h"
 #include "model/kernels/cuda/cuda_status.h"
+#include "model/kernels/cuda/gemm_gelu_launch.h"
 #include "model/kernels/cuda/rows_launch.h"
 #include "model/model.h"
 #include "model/row_check.h"
@@ -71,6 +72,7 @@ struct Counts {
   int64_t token_rows = 0;  // tokens that are answers themselves
   int64_t blocks[2] = {};  // of the pooled and of the classified group
   int64_t rows[2] = {};
+  bool plain = false;  // a row takes attention's plain kernel, which adds up in fp32
 };
 
 // One batch, planned on the host.
@@ -95,13 +97,14 @@ struct Layout {
   int64_t blocks[2] = {};
   int64_t rows[2] = {};
   int64_t upload_bytes = 0;
-  // Worked on. Arrays whose lives do not meet share a place: {qkv, y}, {hidden} and {sums, vectors}.
+  // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y}, {hidden} and {sums, vectors}.
   int64_t x = 0;
   int64_t delta = 0;
   int64_t log_a = 0;
   int64_t states = 0;
   int64_t qkv = 0;
   int64_t y = 0;
+  int64_t plain_y = 0;
   int64_t hidden = 0;
   int64_t sums = 0;
   int64_t vectors[2] = {};
@@ -164,7 +167,6 @@ struct CudaEncoder::Impl {
   absl::Status OpenDevice() const;
   absl::Status Load();
   absl::Status LoadHeads(WeightReader& reader, const std::string& bert);
-  absl::StatusOr<DeviceBuffer> UploadElements(const std::vector<float>& values) const;
   absl::StatusOr<DeviceBuffer> UploadTable(const std::vector<float>& values, int64_t rows) const;
 
   Batch Plan(absl::Span<const Row> rows, absl::Span<RowResult> results) const;
@@ -177,6 +179,7 @@ struct CudaEncoder::Impl {
   absl::Status Attend(const Batch& batch, const Layout& layout, const Layer& layer);
   absl::Status Answer(const Batch& batch, const Layout& layout);
   void CopyAnswers(const Batch& batch, const Layout& layout, absl::Span<RowResult> results) const;
+  cuda::GemmGeluParams UpGelu(const Layer& layer, int64_t T, const void* x, void* hidden) const;
   cuda::NormParams Normalize(const Norm& norm, float eps) const;
   cuda::GateParams Gates(size_t layer, const Layout& layout) const;
   int64_t AnswerWidth(int group) const;  // stored
@@ -187,8 +190,8 @@ struct CudaEncoder::Impl {
 };
 
 CudaEncoder::Impl::~Impl() {
+  if (stream == nullptr) return;  // nothing was made; a device that is not there must not leave its error behind
   cudaSetDevice(options.device);
-  if (stream == nullptr) return;
   cudaStreamSynchronize(stream);
   cudaStreamDestroy(stream);
 }
@@ -218,20 +221,12 @@ absl::Status CudaEncoder::Impl::OpenDevice() const {
   return absl::OkStatus();
 }
 
-absl::StatusOr<DeviceBuffer> CudaEncoder::Impl::UploadElements(const std::vector<float>& values) const {
-  const auto n = static_cast<int64_t>(values.size());
-  if (type == cuda::ElementType::kFloat32) return Upload(values.data(), n * 4);
-  std::vector<uint16_t> rounded(n);
-  ToBFloat16(values.data(), rounded.data(), n);
-  return Upload(rounded.data(), n * 2);
-}
-
-// (rows, E) in the model's type, each row padded to Ep.
+// (rows, E) in fp32, each row padded to Ep. Rounding the tables would cost digits once more, and saves nothing: they
+// are read once a batch.
 absl::StatusOr<DeviceBuffer> CudaEncoder::Impl::UploadTable(const std::vector<float>& values, int64_t rows) const {
-  if (E == Ep) return UploadElements(values);
   std::vector<float> padded(rows * Ep, 0.f);
   for (int64_t r = 0; r < rows; ++r) std::copy_n(values.data() + r * E, E, padded.data() + r * Ep);
-  return UploadElements(padded);
+  return Upload(padded.data(), rows * Ep * 4);
 }
 
 namespace {
@@ -461,6 +456,7 @@ Batch CudaEncoder::Impl::Plan(absl::Span<const Row> rows, absl::Span<RowResult> 
   counts.segments = static_cast<int64_t>(batch.plan.segments.size());
   counts.runs = static_cast<int64_t>(batch.plan.runs.size());
   counts.states = batch.plan.num_states;
+  counts.plain = element < 4 && (batch.plan.plain || Dp == 128);
   counts.token_blocks = static_cast<int64_t>(batch.token_blocks.size());
   for (int g = 0; g < 2; ++g) {
     counts.blocks[g] = static_cast<int64_t>(batch.groups[g].blocks.size());
@@ -476,6 +472,7 @@ Counts CudaEncoder::Impl::MaxCounts(int64_t T) const {
   counts.segments = T;
   counts.runs = T / cuda::kSegmentTokens;
   counts.states = T / cuda::kSegmentTokens * 2;
+  counts.plain = element < 4;
   counts.token_blocks = T;
   counts.token_rows = T;
   for (int g = 0; g < 2; ++g) counts.blocks[g] = counts.rows[g] = T;
@@ -512,6 +509,7 @@ Layout CudaEncoder::Impl::Arrange(const Counts& counts) const {
   const int64_t shared = work_arranger.end();
   layout.qkv = work_arranger.Place(M * 3 * H * Dp * element);
   layout.y = work_arranger.Place(M * H * Dp * element);
+  layout.plain_y = work_arranger.Place(counts.plain ? T * H * Dp * 4 : 0);
   int64_t end = work_arranger.end();
   work_arranger.MoveTo(shared);
   layout.hidden = work_arranger.Place(M * FFp * element);
@@ -642,8 +640,25 @@ absl::Status CudaEncoder::Impl::Attend(const Batch& batch, const Layout& layout,
   params.max_segments = static_cast<int>(batch.counts.segments);
   params.max_runs = static_cast<int>(batch.counts.runs);
   params.max_states = static_cast<int>(batch.counts.states);
+  params.only_one_tile = batch.plan.only_one_tile;
+  params.plain = batch.plan.plain;
+  if (batch.counts.plain) params.plain_y = work.At<float>(layout.plain_y);
   if (batch.counts.states > 0) params.states = work.At<char>(layout.states);
   return cuda::LaunchAttention(params, stream);
+}
+
+// hidden = gelu(x W1^T + b1) as one kernel.
+cuda::GemmGeluParams CudaEncoder::Impl::UpGelu(const Layer& layer, int64_t T, const void* x, void* hidden) const {
+  cuda::GemmGeluParams params;
+  params.type = type;
+  params.M = T;
+  params.N = FFp;
+  params.K = Ep;
+  params.x = x;
+  params.weight = layer.up->weight();
+  params.bias = layer.up->bias();
+  params.y = hidden;
+  return params;
 }
 
 absl::Status CudaEncoder::Impl::Forward(const Batch& batch, const Layout& layout) {
@@ -663,9 +678,9 @@ absl::Status CudaEncoder::Impl::Forward(const Batch& batch, const Layout& layout
   embed.ids = upload.At<uint32_t>(layout.ids);
   embed.type_ids = upload.At<uint32_t>(layout.type_ids);
   if (config.max_positions > 0) embed.positions = upload.At<uint32_t>(layout.positions);
-  embed.words = words.data();
-  embed.types = types.data();
-  embed.position_table = position_table.data();
+  embed.words = words.At<float>(0);
+  embed.types = types.At<float>(0);
+  if (config.max_positions > 0) embed.position_table = position_table.At<float>(0);
   embed.norm = Normalize(embedding_norm, eps);
   embed.gates = Gates(0, layout);
   embed.x = x;
@@ -698,9 +713,12 @@ absl::Status CudaEncoder::Impl::Forward(const Batch& batch, const Layout& layout
     add.norm = Normalize(layer.attention_norm, eps);
     LION_RETURN_IF_ERROR(cuda::LaunchAddNorm(add, stream));
     Stage("up");
-    LION_RETURN_IF_ERROR(layer.up->Run(x, T, hidden, stream));
-    Stage("gelu");
-    LION_RETURN_IF_ERROR(cuda::LaunchGelu(type, hidden, T * FFp, stream));
+    if (type == cuda::ElementType::kFloat32) {
+      LION_RETURN_IF_ERROR(layer.up->Run(x, T, hidden, stream));
+      LION_RETURN_IF_ERROR(cuda::LaunchGelu(type, hidden, T * FFp, stream));
+    } else {
+      LION_RETURN_IF_ERROR(cuda::LaunchGemmGelu(UpGelu(layer, T, x, hidden), stream));
+    }
     Stage("down");
     LION_RETURN_IF_ERROR(layer.down->Run(hidden, T, delta, stream));
     Stage("add norm");
@@ -779,8 +797,7 @@ void CudaEncoder::Impl::CopyAnswers(const Batch& batch, const Layout& layout, ab
   }
 }
 
-// ------------------------------------------------------------------------------------------------------------ the
-// class
+// ------------------------------------------------------------------------------------------------------- the class
 
 CudaEncoder::CudaEncoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 CudaEncoder::~CudaEncoder() = default;

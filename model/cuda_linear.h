@@ -65,6 +65,10 @@ class CudaLinear {
 
   static int64_t RoundRows(int64_t M) { return (M + kRowStep - 1) / kRowStep * kRowStep; }
 
+  // The weights (N, K) and the bias (N) on the device, in the type: for a kernel that fuses the product with what follows.
+  const void* weight() const { return weight_.data(); }
+  const void* bias() const { return bias_.data(); }
+
   int64_t out_width() const { return N_; }
   int64_t in_width() const { return K_; }
 

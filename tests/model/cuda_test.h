@@ -107,7 +107,7 @@ DeviceBuffer OnDevice(const std::vector<T>& values) {
 
 // Half a unit in the last place of the type, relative: what rounding a result to it costs.
 inline double HalfUlp(cuda::ElementType type) {
-  return type == cuda::ElementType::kBFloat16 ? 1.0 / 512 : std::numeric_limits<float>::epsilon() / 2.0;
+  return type == cuda::ElementType::kBFloat16 ? 1.0 / 256 : std::numeric_limits<float>::epsilon() / 2.0;
 }
 
 inline std::string TypeName(cuda::ElementType type) {

@@ -716,11 +716,11 @@ __device__ void PlainSums(const AttentionParams& p, int token, int n, int head, 
   }
 }
 
-// y rows += or = s v, plus what the state holds for them: f(i) = prod of a between the state and row i.
-template <typename T, int D>
+// y rows += or = s v, plus what the state holds for them: f(i) = prod of a between the state and row i. y (T, H, D) in
+// fp32.
+template <int D>
 __device__ void PlainStore(const AttentionParams& p, int token, int n, int num_keys, int head, bool scores,
-                           bool with_state, bool backward, bool accumulate, PlainShared<D>* sh) {
-  T* y = static_cast<T*>(p.y);
+                           bool with_state, bool backward, bool accumulate, PlainShared<D>* sh, float* y) {
   for (int x = threadIdx.x; x < n * D; x += kPlainThreads) {
     const int i = x / D;
     const int e = x % D;
@@ -734,8 +734,8 @@ __device__ void PlainStore(const AttentionParams& p, int token, int n, int num_k
       const double decay = backward ? sh->sum[n] - sh->sum[i + 1] : sh->sum[i];
       out += p.scale * expf(static_cast<float>(decay)) * inter;
     }
-    T* at = y + (static_cast<int64_t>(token + i) * p.H + head) * D + e;
-    FromFloat(accumulate ? ToFloat(*at) + out : out, at);
+    float* at = y + (static_cast<int64_t>(token + i) * p.H + head) * D + e;
+    *at = accumulate ? *at + out : out;
   }
 }
 
@@ -767,6 +767,16 @@ __global__ void __launch_bounds__(kPlainThreads) PlainRow(const AttentionParams 
   const int C = parallel ? kTile : s.mode == kModeChunked ? min(s.chunk, kTile) : 1;
   const int tiles = (s.row_length + C - 1) / C;
   auto size = [&](int tile) { return min(C, s.row_length - tile * C); };
+  // Each element is added up by one thread, in fp32, and rounded once at the end.
+  auto* y = sizeof(T) == sizeof(float) ? static_cast<float*>(p.y) : p.plain_y;
+  auto round = [&] {
+    if constexpr (sizeof(T) == sizeof(float)) return;
+    __syncthreads();
+    for (int x = threadIdx.x; x < s.row_length * D; x += kPlainThreads) {
+      const int64_t at = (static_cast<int64_t>(s.row_start + x / D) * p.H + head) * D + x % D;
+      FromFloat(y[at], static_cast<T*>(p.y) + at);
+    }
+  };
 
   for (int x = threadIdx.x; x < D * D; x += kPlainThreads) sh->state[x / D][x % D] = 0;
   for (int I = 0; I < tiles; ++I) {
@@ -799,12 +809,12 @@ __global__ void __launch_bounds__(kPlainThreads) PlainRow(const AttentionParams 
       }
       __syncthreads();
       if (J != I) between += sh->key_sum[num_keys];
-      PlainStore<T, D>(p, token, n, num_keys, head, true, !parallel && I > 0, false, turn > 0, sh);
+      PlainStore<D>(p, token, n, num_keys, head, true, !parallel && I > 0, false, turn > 0, sh, y);
     }
     __syncthreads();
     if (!parallel && I + 1 < tiles) PlainUpdate<D>(n, false, sh);
   }
-  if (parallel) return;
+  if (parallel) return round();
 
   __syncthreads();
   for (int x = threadIdx.x; x < D * D; x += kPlainThreads) sh->state[x / D][x % D] = 0;
@@ -817,10 +827,11 @@ __global__ void __launch_bounds__(kPlainThreads) PlainRow(const AttentionParams 
     PlainLoad<T, D>(p, 2, token, n, head, sh->v);
     PlainSums(p, token, n, head, sh->sum);
     __syncthreads();
-    if (I + 1 < tiles) PlainStore<T, D>(p, token, n, 0, head, false, true, true, true, sh);
+    if (I + 1 < tiles) PlainStore<D>(p, token, n, 0, head, false, true, true, true, sh, y);
     __syncthreads();
     if (I > 0) PlainUpdate<D>(n, true, sh);
   }
+  round();
 }
 
 // ---------------------------------------------------------------------------------------------------------- launches

@@ -18,6 +18,10 @@ AttentionPlan PlanAttention(absl::Span<const PlanRow> rows) {
     const int64_t count = (row.L + kSegmentTokens - 1) / kSegmentTokens;
     // The parallel form needs no states, and the plain kernel keeps its own.
     const bool passes_states = count > 1 && row.mode == ComputeMode::kChunked && chunk == kChunkTokens;
+    if (row.L > kChunkTokens) plan.only_one_tile = false;
+    if (row.mode == ComputeMode::kRecurrent || (row.mode == ComputeMode::kChunked && chunk != kChunkTokens)) {
+      plan.plain = true;
+    }
     if (passes_states) {
       StateRun run;
       run.first = plan.num_states;
@@ -53,6 +57,9 @@ absl::Status LaunchAttention(const AttentionParams& p, cudaStream_t stream) {
   }
   if (p.H < 1 || p.max_segments < 0 || (p.max_runs > 0 && p.states == nullptr)) {
     return absl::InvalidArgumentError("attention: no heads, or no memory for the states");
+  }
+  if (p.type != ElementType::kFloat32 && (p.plain || p.D == 128) && p.plain_y == nullptr) {
+    return absl::InvalidArgumentError("attention: no memory for plain_y");
   }
   if (p.max_segments == 0) return absl::OkStatus();
   const char* call = "";

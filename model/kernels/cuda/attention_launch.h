@@ -35,6 +35,9 @@ struct AttentionPlan {
   std::vector<Segment> segments;
   std::vector<StateRun> runs;
   int num_states = 0;  // segments that pass states
+  // What AttentionParams of the same names are for launches that serve this plan alone.
+  bool only_one_tile = true;
+  bool plain = false;
 };
 
 // Cuts rows, packed in this order, into segments. O(segments).

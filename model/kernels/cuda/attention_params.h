@@ -58,7 +58,10 @@ struct AttentionParams {
   // What no row of any plan that these launches are to serve needs may be left out.
   bool only_one_tile = false;  // every row has at most kChunkTokens tokens
   bool plain = true;           // a row may be recurrent, or have another chunk than kChunkTokens
-  void* states = nullptr;      // AttentionStateBytes(max_states, H, D); null if max_runs is 0
+  // Where the plain kernel adds up y before it rounds it: (T, H, D). Read with 16-bit types if plain is set or D is
+  // 128.
+  float* plain_y = nullptr;
+  void* states = nullptr;  // AttentionStateBytes(max_states, H, D); null if max_runs is 0
 };
 
 // Enqueues the kernels; nothing is synchronised. The first CUDA error, and in *call the name of what gave it.

@@ -70,20 +70,19 @@ __device__ __forceinline__ float LogDecay(float z) {
 }
 
 // Where a row's values come from, before they are normalised.
-template <class T>
 struct EmbedSource {
   const uint32_t* ids;
   const uint32_t* type_ids;
   const uint32_t* positions;
-  const T* words;
-  const T* types;
-  const T* position_table;
+  const float* words;
+  const float* types;
+  const float* position_table;
   int W;
 
   struct Row {
-    const T* word;
-    const T* type;
-    const T* position;
+    const float* word;
+    const float* type;
+    const float* position;
   };
   __device__ __forceinline__ Row At(int64_t t) const {
     return {words + static_cast<int64_t>(ids[t]) * W, types + static_cast<int64_t>(type_ids[t]) * W,
@@ -412,13 +411,7 @@ absl::Status LaunchEmbed(const EmbedParams& p, cudaStream_t stream) {
   if (!status.ok()) return status;
   return WithType(p.type, [&](auto* null) {
     using T = std::remove_pointer_t<decltype(null)>;
-    const EmbedSource<T> source = {p.ids,
-                                   p.type_ids,
-                                   p.positions,
-                                   static_cast<const T*>(p.words),
-                                   static_cast<const T*>(p.types),
-                                   static_cast<const T*>(p.position_table),
-                                   p.W};
+    const EmbedSource source = {p.ids, p.type_ids, p.positions, p.words, p.types, p.position_table, p.W};
     return DispatchNorm<T>(source, p.norm, p.gates, p.T, p.W, static_cast<T*>(p.x), stream);
   });
 }

@@ -56,15 +56,15 @@ std::vector<float> PackGates(const float* weight, int64_t H, int64_t E);
 // x (T, W) = LayerNorm(words[id] + types[type_id] (+ positions[position])), then the gates. 1 pass: T (2 to 4) W
 // elements.
 struct EmbedParams {
-  ElementType type = ElementType::kBFloat16;  // of x and the tables
+  ElementType type = ElementType::kBFloat16;  // of x
   int64_t T = 0;
   int W = 0;
-  const uint32_t* ids = nullptr;         // (T)
-  const uint32_t* type_ids = nullptr;    // (T)
-  const uint32_t* positions = nullptr;   // (T); null = the model has no absolute positions
-  const void* words = nullptr;           // (vocab_size, W)
-  const void* types = nullptr;           // (type_vocab_size, W)
-  const void* position_table = nullptr;  // (max_positions, W)
+  const uint32_t* ids = nullptr;          // (T)
+  const uint32_t* type_ids = nullptr;     // (T)
+  const uint32_t* positions = nullptr;    // (T); null = the model has no absolute positions
+  const float* words = nullptr;           // (vocab_size, W); the tables are fp32
+  const float* types = nullptr;           // (type_vocab_size, W)
+  const float* position_table = nullptr;  // (max_positions, W)
   NormParams norm;
   GateParams gates;
   void* x = nullptr;

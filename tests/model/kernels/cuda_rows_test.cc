@@ -146,9 +146,9 @@ TEST_P(CudaRowsTest, NormWithoutDeltaIsThatOfZeros) {
 TEST_P(CudaRowsTest, EmbedSumsAndNormalises) {
   const Shape shape = {64, 64, 50};
   const int64_t T = 70;
-  const std::vector<float> words = Rounded(Values(shape, 97, 1), type());
-  const std::vector<float> types = Rounded(Values(shape, 2, 2), type());
-  const std::vector<float> table = Rounded(Values(shape, T, 5), type());
+  const std::vector<float> words = Values(shape, 97, 1);
+  const std::vector<float> types = Values(shape, 2, 2);
+  const std::vector<float> table = Values(shape, T, 5);
   std::vector<uint32_t> ids(T);
   std::vector<uint32_t> type_ids(T);
   std::vector<uint32_t> positions(T);
@@ -160,9 +160,9 @@ TEST_P(CudaRowsTest, EmbedSumsAndNormalises) {
   const DeviceBuffer device_ids = OnDevice(ids);
   const DeviceBuffer device_type_ids = OnDevice(type_ids);
   const DeviceBuffer device_positions = OnDevice(positions);
-  const DeviceValues device_words(words, type());
-  const DeviceValues device_types(types, type());
-  const DeviceValues device_table(table, type());
+  const DeviceValues device_words(words, ElementType::kFloat32);
+  const DeviceValues device_types(types, ElementType::kFloat32);
+  const DeviceValues device_table(table, ElementType::kFloat32);
   const NormOnDevice norm(shape, 1e-12f);
   for (bool absolute : {false, true}) {
     const DeviceValues x = DeviceValues::Poisoned(T * shape.W, type());
@@ -173,9 +173,9 @@ TEST_P(CudaRowsTest, EmbedSumsAndNormalises) {
     params.ids = device_ids.At<uint32_t>(0);
     params.type_ids = device_type_ids.At<uint32_t>(0);
     if (absolute) params.positions = device_positions.At<uint32_t>(0);
-    params.words = device_words.data();
-    params.types = device_types.data();
-    params.position_table = device_table.data();
+    params.words = device_words.floats();
+    params.types = device_types.floats();
+    params.position_table = device_table.floats();
     params.norm = norm.params;
     params.x = x.data();
     ASSERT_TRUE(LaunchEmbed(params, nullptr).ok());
