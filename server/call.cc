@@ -364,9 +364,9 @@ grpc::ByteBuffer SerializeError(const ServiceContext& context, int model, const 
 
 }  // namespace
 
-Call::Call(const ServiceContext* context, Options options, grpc::ByteBuffer request,
+Call::Call(const ServiceContext* context, Options options, const grpc::ByteBuffer& request,
            std::function<void(CallResult)> done)
-    : request_bytes_(std::move(request)), context_(context), options_(std::move(options)), done_(std::move(done)) {}
+    : request_bytes_(request), context_(context), options_(std::move(options)), done_(std::move(done)) {}
 
 void Call::Finish(CallResult result) {
   if (finished_.exchange(true, std::memory_order_acq_rel)) return;
@@ -393,20 +393,20 @@ void Call::Cut() {
   done(std::move(result));
 }
 
-std::shared_ptr<Call> Call::Create(const ServiceContext* context, Options options, grpc::ByteBuffer request,
+std::shared_ptr<Call> Call::Create(const ServiceContext* context, Options options, const grpc::ByteBuffer& request,
                                    std::function<void(CallResult)> done) {
   const CallKind kind = options.kind;
   switch (kind) {
     case CallKind::kEmbed:
-      return std::make_shared<EmbedCall>(context, std::move(options), std::move(request), std::move(done));
+      return std::make_shared<EmbedCall>(context, std::move(options), request, std::move(done));
     case CallKind::kClassify:
-      return std::make_shared<ClassifyCall>(context, std::move(options), std::move(request), std::move(done));
+      return std::make_shared<ClassifyCall>(context, std::move(options), request, std::move(done));
     case CallKind::kTokenize:
-      return std::make_shared<TokenizeCall>(context, std::move(options), std::move(request), std::move(done));
+      return std::make_shared<TokenizeCall>(context, std::move(options), request, std::move(done));
     case CallKind::kListModels:
       break;
   }
-  return std::make_shared<ListModelsCall>(context, std::move(options), std::move(request), std::move(done));
+  return std::make_shared<ListModelsCall>(context, std::move(options), request, std::move(done));
 }
 
 grpc::ByteBuffer ErrorResponse(const ServiceContext& context, CallKind kind, int model, const absl::Status& status) {

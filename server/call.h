@@ -54,9 +54,10 @@ class Call : public std::enable_shared_from_this<Call> {
   };
 
   // context is borrowed and must outlive the call.
-  static std::shared_ptr<Call> Create(const ServiceContext* context, Options options, grpc::ByteBuffer request,
+  static std::shared_ptr<Call> Create(const ServiceContext* context, Options options, const grpc::ByteBuffer& request,
                                       std::function<void(CallResult)> done);
-  Call(const ServiceContext* context, Options options, grpc::ByteBuffer request, std::function<void(CallResult)> done);
+  Call(const ServiceContext* context, Options options, const grpc::ByteBuffer& request,
+       std::function<void(CallResult)> done);
   virtual ~Call() = default;
 
   // Once. Never blocks.

@@ -32,7 +32,8 @@ ABSL_FLAG(std::string, metrics_listen, lion::FlagValues().metrics_listen,
           "HOST:PORT of Prometheus' /metrics; port 0 = any free one");
 ABSL_FLAG(std::string, device, lion::FlagValues().device, "auto | cpu | cuda | cuda:0,cuda:1");
 ABSL_FLAG(std::string, dtype, lion::FlagValues().dtype,
-          "precision of the products: auto (float32 on the CPU) | float32 | bfloat16 | float16 | int8 | fp8");
+          "precision of the products: auto (float32 on the CPU, bfloat16 on a GPU) | float32 | bfloat16 | float16 | "
+          "int8 | fp8");
 ABSL_FLAG(std::string, mode, lion::FlagValues().mode,
           "form of rows whose caller leaves it to us: auto (by length) | parallel | chunked | recurrent");
 ABSL_FLAG(
@@ -42,7 +43,7 @@ ABSL_FLAG(
 ABSL_FLAG(int64_t, chunk_tokens, lion::FlagValues().chunk_tokens,
           "tokens of a chunk where a caller names none, 1 to 128; 0 = a constant of the device");
 ABSL_FLAG(int64_t, max_batch_tokens, lion::FlagValues().max_batch_tokens,
-          "size to which a batch is filled; a longer row travels alone; 0 = 16384 on the CPU");
+          "size to which a batch is filled; a longer row travels alone; 0 = 16384 on the CPU, 65536 on a GPU");
 ABSL_FLAG(int64_t, max_sequence_tokens, lion::FlagValues().max_sequence_tokens,
           "longest row; never above a model's absolute positions; 0 = 131072");
 ABSL_FLAG(int64_t, max_queue_tokens, lion::FlagValues().max_queue_tokens,
@@ -71,6 +72,7 @@ namespace lion {
 namespace {
 
 constexpr int64_t kDefaultMaxBatchTokens = 16384;
+constexpr int64_t kDefaultMaxBatchTokensCuda = 65536;
 constexpr int64_t kDefaultMaxSequenceTokens = 131072;
 constexpr int64_t kDefaultMaxQueueTokens = 1 << 20;
 constexpr int64_t kDefaultMaxInputs = 1024;
@@ -106,26 +108,30 @@ absl::Status CheckAddress(absl::string_view flag, const std::string& address) {
   return absl::OkStatus();
 }
 
-absl::Status CheckDevice(const std::string& device) {
-  if (device == "auto" || device == "cpu") return absl::OkStatus();
+// The device to serve on: "cpu" or "cuda:N".
+absl::StatusOr<std::string> CheckDevice(const std::string& device, int num_cuda_devices) {
+  if (device == "cpu") return device;
+  if (device == "auto") return std::string(num_cuda_devices > 0 ? "cuda:0" : "cpu");
   bool cuda = !device.empty();
-  absl::string_view rest = device;
-  if (rest == "cuda") return Bad("device", device, "this build has no CUDA; it takes auto, cpu");
+  absl::string_view rest = device == "cuda" ? "cuda:0" : device;
   while (cuda && !rest.empty()) {
     cuda = absl::ConsumePrefix(&rest, "cuda:") && !rest.empty() && absl::ascii_isdigit(rest.front());
     while (!rest.empty() && absl::ascii_isdigit(rest.front())) rest.remove_prefix(1);
     if (!rest.empty()) cuda = cuda && absl::ConsumePrefix(&rest, ",") && !rest.empty();
   }
-  if (cuda) return Bad("device", device, "this build has no CUDA; it takes auto, cpu");
-  return Bad("device", device, "takes auto, cpu, cuda, or a list like cuda:0,cuda:1");
+  if (!cuda) return Bad("device", device, "takes auto, cpu, cuda, or a list like cuda:0,cuda:1");
+  if (num_cuda_devices < 0) return Bad("device", device, "this build has no CUDA; it takes auto, cpu");
+  if (device == "cuda") return std::string("cuda:0");  // where there is none, loading says so
+  if (absl::StrContains(device, ',')) return Bad("device", device, "one GPU is served at present; name one");
+  return device;
 }
 
-absl::StatusOr<DType> CheckDType(const std::string& name) {
-  if (name == "auto") return DType::kFloat32;
+absl::StatusOr<DType> CheckDType(const std::string& name, bool cuda) {
+  if (name == "auto") return cuda ? DType::kBFloat16 : DType::kFloat32;
   const std::optional<DType> dtype = ParseDType(name);
   if (!dtype.has_value()) return Bad("dtype", name, "takes auto, float32, bfloat16, float16, int8, fp8");
   if (*dtype != DType::kFloat32 && *dtype != DType::kBFloat16) {
-    return Bad("dtype", name, "not available on cpu: it has float32, bfloat16");
+    return Bad("dtype", name, absl::StrCat("not available on ", cuda ? "cuda" : "cpu", ": it has float32, bfloat16"));
   }
   return *dtype;
 }
@@ -228,8 +234,8 @@ FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
   return flags;
 }
 
-absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vector<std::string>& models,
-                                        int num_cores) {
+absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vector<std::string>& models, int num_cores,
+                                        int num_cuda_devices) {
   ServerConfig config;
   // First, so that what else is refused is said in the format asked for.
   if (flags.log_format == "json") {
@@ -258,8 +264,11 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   }
   if (absl::Status status = CheckAddress("listen", flags.listen); !status.ok()) return status;
   if (absl::Status status = CheckAddress("metrics_listen", flags.metrics_listen); !status.ok()) return status;
-  if (absl::Status status = CheckDevice(flags.device); !status.ok()) return status;
-  absl::StatusOr<DType> dtype = CheckDType(flags.dtype);
+  absl::StatusOr<std::string> device = CheckDevice(flags.device, num_cuda_devices);
+  if (!device.ok()) return device.status();
+  config.device = *std::move(device);
+  const bool cuda = config.device != "cpu";
+  absl::StatusOr<DType> dtype = CheckDType(flags.dtype, cuda);
   if (!dtype.ok()) return dtype.status();
   config.dtype = *dtype;
   Server::Options& server = config.server;
@@ -290,7 +299,8 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   }
   server.listen = flags.listen;
   server.metrics_listen = flags.metrics_listen;
-  server.max_batch_tokens = OrDefault(flags.max_batch_tokens, kDefaultMaxBatchTokens);
+  server.max_batch_tokens =
+      OrDefault(flags.max_batch_tokens, cuda ? kDefaultMaxBatchTokensCuda : kDefaultMaxBatchTokens);
   server.limits.max_queue_tokens = max_queue_tokens;
   server.limits.max_request_tokens = max_queue_tokens;
   server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));

@@ -52,6 +52,7 @@ struct ModelSpec {
 struct ServerConfig {
   Server::Options server;
   std::vector<ModelSpec> models;  // at least one
+  std::string device = "cpu";     // or "cuda:N"
   DType dtype = DType::kFloat32;
   int chunk_tokens = 0;             // 0 = the device's constant
   int parallel_max_tokens = 0;      // 0 = to be measured
@@ -64,9 +65,11 @@ struct ServerConfig {
 // and after --help or --version. models: the positional arguments.
 FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models);
 
-// Pure but for reading the files of TLS and keys. num_cores: those that the process may use. INVALID_ARGUMENT or
-// NOT_FOUND, one line that names the flag and what it takes.
-absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vector<std::string>& models, int num_cores);
+// Pure but for reading the files of TLS and keys. num_cores: those that the process may use. num_cuda_devices: as
+// NumCudaDevices (model/model.h) counts them, -1 where the build has no CUDA. INVALID_ARGUMENT or NOT_FOUND, one line
+// that names the flag and what it takes.
+absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vector<std::string>& models, int num_cores,
+                                        int num_cuda_devices = -1);
 
 }  // namespace lion
 

@@ -95,6 +95,8 @@ absl::StatusOr<std::vector<std::unique_ptr<Model>>> LoadModels(const ServerConfi
     LogInfo(absl::StrCat("loading model ", spec.name, " from ", spec.directory));
     ModelOptions options;
     options.directory = spec.directory;
+    options.device = config.device;
+    options.max_batch_tokens = config.server.max_batch_tokens;
     options.dtype = config.dtype;
     options.chunk_tokens = config.chunk_tokens;
     options.parallel_max_tokens =
@@ -137,7 +139,7 @@ int Main(int argc, char** argv) {
   RouteLibraryLogs();
   Signals& signals = *new Signals;  // its thread lives as long as the process
 
-  absl::StatusOr<ServerConfig> config = CheckFlags(flags, arguments, NumCores());
+  absl::StatusOr<ServerConfig> config = CheckFlags(flags, arguments, NumCores(), NumCudaDevices());
   if (!config.ok()) return Refuse(config.status());
   LogInfo(absl::StrCat("lion-server ", std::string(BuildVersion()), " (", std::string(BuildCommit()), "), ",
                        config->compute_threads, " compute threads, ", config->server.tokenizer_threads,

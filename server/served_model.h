@@ -15,7 +15,7 @@
 namespace lion {
 
 struct ServedModel {
-  std::string name;                      // matches [A-Za-z0-9._-]{1,64}, unique, not "unknown"
+  std::string name;  // matches [A-Za-z0-9._-]{1,64}, unique, not "unknown"
   ModelInfo info;
   const Tokenizer* tokenizer = nullptr;  // borrowed; null = no text
   Encoder* encoder = nullptr;            // borrowed, never null

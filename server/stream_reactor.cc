@@ -130,7 +130,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
     options.cancelled = slot->cancelled;
     options.on_wait = [self = shared_from_this()](bool waits) { self->OnWait(waits); };
     slot->call = Call::Create(
-        context_, std::move(options), std::move(read_buffer_),
+        context_, std::move(options), read_buffer_,
         [self = shared_from_this(), slot](CallResult result) { self->OnAnswer(slot.get(), std::move(result)); });
     read_buffer_.Clear();
     slots_.push_back(slot);
@@ -157,7 +157,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
       if (!end_.has_value()) end_ = slot->end;
       while (slots_.back().get() != slot) DropBack();
     } else {
-      slot->response = std::move(result.response);
+      slot->response = result.response;
     }
     Pump();
   }

@@ -77,7 +77,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
       result.status = absl::DeadlineExceededError("the deadline passed");
     }
     if (result.status.ok()) {
-      *response_ = std::move(result.response);
+      *response_ = result.response;
     } else if (result.retry_pushback_ms.has_value()) {
       rpc_context_->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(*result.retry_pushback_ms));
     }

@@ -94,7 +94,7 @@ class CallTest : public testing::Test {
         }
       };
     }
-    outcome->call = Call::Create(&context_, options, std::move(bytes), [outcome](CallResult result) {
+    outcome->call = Call::Create(&context_, options, bytes, [outcome](CallResult result) {
       outcome->result = std::move(result);
       if (outcome->num_results++ == 0) outcome->done.Notify();
     });

@@ -135,6 +135,7 @@ TEST_F(DrainTest, TheOrder) {
 TEST_F(DrainTest, WhatWasAcceptedIsAnswered) {
   StartServer(TestServerOptions());
   std::vector<std::thread> callers;
+  callers.reserve(4);
   std::vector<grpc::Status> outcomes(4);
   for (int i = 0; i < 4; ++i) {
     callers.emplace_back([&, i] { outcomes[i] = Embed(*server_); });
@@ -234,6 +235,7 @@ TEST_F(DrainTest, NothingIsLostUnderLoad) {
   options.refusal_time = absl::Milliseconds(500);
   StartServer(options);
   std::vector<std::thread> callers;
+  callers.reserve(4);
   std::atomic<int> served = 0;
   std::atomic<int> wrong = 0;
   for (int i = 0; i < 4; ++i) {

@@ -24,7 +24,6 @@ namespace {
 
 using ::testing::ElementsAreArray;
 using ::testing::HasSubstr;
-using ::testing::IsEmpty;
 using ::testing::StartsWith;
 
 std::string Requests(const char* rpc, const char* model, const char* code) {
