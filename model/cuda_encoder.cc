@@ -799,6 +799,13 @@ void CudaEncoder::Impl::CopyAnswers(const Batch& batch, const Layout& layout, ab
 
 // ------------------------------------------------------------------------------------------------------- the class
 
+int CudaEncoder::NumDevices() {
+  int count = 0;
+  if (cudaGetDeviceCount(&count) == cudaSuccess) return count;
+  cudaGetLastError();  // not to be found again by the next call's check
+  return 0;
+}
+
 CudaEncoder::CudaEncoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 CudaEncoder::~CudaEncoder() = default;
 

@@ -48,6 +48,9 @@ class CudaEncoder : public Encoder {
     std::function<void(const char* stage, cudaStream_t stream)> on_stage;
   };
 
+  // The CUDA devices of this machine; 0 where there is no driver.
+  static int NumDevices();
+
   // Uploads all weights and allocates the buffers. INVALID_ARGUMENT naming file, tensor and both shapes, or the option;
   // NOT_FOUND without such a device; RESOURCE_EXHAUSTED without memory; INTERNAL naming the CUDA call.
   static absl::StatusOr<std::unique_ptr<CudaEncoder>> Create(Options options);

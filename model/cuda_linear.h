@@ -65,7 +65,8 @@ class CudaLinear {
 
   static int64_t RoundRows(int64_t M) { return (M + kRowStep - 1) / kRowStep * kRowStep; }
 
-  // The weights (N, K) and the bias (N) on the device, in the type: for a kernel that fuses the product with what follows.
+  // The weights (N, K) and the bias (N) on the device, in the type: for a kernel that fuses the product with what
+  // follows.
   const void* weight() const { return weight_.data(); }
   const void* bias() const { return bias_.data(); }
 

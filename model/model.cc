@@ -92,6 +92,14 @@ void Describe(const DeviceEncoder& encoder, const ModelOptions& options, const T
 
 }  // namespace
 
+int NumCudaDevices() {
+#ifdef LION_CUDA
+  return CudaEncoder::NumDevices();
+#else
+  return -1;
+#endif
+}
+
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, ComputePool* pool) {
   const absl::StatusOr<int> device = ParseDevice(options.device);
   if (!device.ok()) return device.status();
@@ -146,6 +154,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
     encoder_options.pipeline = *pipeline;
     encoder_options.dtype = options.dtype;
     encoder_options.device = *device;
+    if (options.max_batch_tokens > 0) encoder_options.max_batch_tokens = options.max_batch_tokens;
     encoder_options.chunk_tokens = options.chunk_tokens;
     encoder_options.weights = weights;
     absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(encoder_options));

@@ -38,9 +38,13 @@ struct ModelOptions {
   std::string directory;
   std::string device = "cpu";     // "cpu" | "cuda:N"; the latter needs a build with LION_CUDA, else INVALID_ARGUMENT
   DType dtype = DType::kFloat32;  // every device has kFloat32 and kBFloat16; others are INVALID_ARGUMENT
+  int64_t max_batch_tokens = 0;   // of the batches to come: a GPU's buffers are made for it at load; 0 = 65,536
   int chunk_tokens = 0;           // C where a row names none; 0 = the device's constant; at most 128
   int parallel_max_tokens = 0;    // the crossover; 0 = measured at load, out of kCrossoverChoices
 };
+
+// The CUDA devices of this machine: 0 where none is to be seen, -1 where this build has no CUDA.
+int NumCudaDevices();
 
 // Everything that serving needs to know of a model. Immutable after Load.
 struct ModelInfo {

@@ -113,7 +113,8 @@ absl::StatusOr<std::string> CheckDevice(const std::string& device, int num_cuda_
   if (device == "cpu") return device;
   if (device == "auto") return std::string(num_cuda_devices > 0 ? "cuda:0" : "cpu");
   bool cuda = !device.empty();
-  absl::string_view rest = device == "cuda" ? "cuda:0" : device;
+  absl::string_view rest = device;
+  if (device == "cuda") rest = "cuda:0";
   while (cuda && !rest.empty()) {
     cuda = absl::ConsumePrefix(&rest, "cuda:") && !rest.empty() && absl::ascii_isdigit(rest.front());
     while (!rest.empty() && absl::ascii_isdigit(rest.front())) rest.remove_prefix(1);

@@ -136,6 +136,41 @@ TEST(FlagsTest, ValuesArrive) {
   EXPECT_EQ(config->server.drain_timeout, absl::Seconds(5));
 }
 
+TEST(FlagsTest, TheDeviceFollowsTheBuildAndTheMachine) {
+  struct Choice {
+    std::string device;
+    int num_cuda_devices;  // -1 = a build without CUDA
+    std::string chosen;    // empty = refused
+    DType dtype = DType::kFloat32;
+    int64_t max_batch_tokens = 16384;
+  };
+  const std::vector<Choice> cases = {
+      {"auto", -1, "cpu"},
+      {"auto", 0, "cpu"},
+      {"auto", 2, "cuda:0", DType::kBFloat16, 65536},
+      {"cpu", 2, "cpu"},
+      {"cuda", 2, "cuda:0", DType::kBFloat16, 65536},
+      {"cuda:1", 2, "cuda:1", DType::kBFloat16, 65536},
+      {"cuda:1", -1, ""},
+      {"cuda:0,cuda:1", 2, ""},
+  };
+  for (const Choice& c : cases) {
+    FlagValues flags;
+    flags.device = c.device;
+    const absl::StatusOr<ServerConfig> config = CheckFlags(flags, kModels, 1, c.num_cuda_devices);
+    ASSERT_EQ(config.ok(), !c.chosen.empty()) << c.device << " " << config.status();
+    if (!config.ok()) continue;
+    EXPECT_EQ(config->device, c.chosen);
+    EXPECT_EQ(config->dtype, c.dtype);
+    EXPECT_EQ(config->server.max_batch_tokens, c.max_batch_tokens);
+  }
+  FlagValues flags;
+  flags.device = "cuda";
+  flags.dtype = "int8";
+  EXPECT_THAT(std::string(CheckFlags(flags, kModels, 1, 1).status().message()),
+              testing::HasSubstr("not available on cuda: it has float32, bfloat16"));
+}
+
 TEST(FlagsTest, ModelsAreNamedByTheirFolderOrByHand) {
   const absl::StatusOr<ServerConfig> config =
       CheckFlags(FlagValues(), {"dir/one/", "two=dir/x=y", "./three/.", "A.b_c-9=/"}, 1);

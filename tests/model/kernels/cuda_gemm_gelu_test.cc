@@ -27,12 +27,12 @@ class CudaGemmGeluTest : public OnCudaDevice<> {};
 
 // W and b of a layer, and x for it.
 struct Layer {
-  Layer(int64_t N, int64_t K, int64_t max_rows, float x_scale = 1)
-      : N(N),
-        K(K),
-        weight(Rounded(NormalValues(N * K, 1, 1 / std::sqrt(static_cast<float>(K))), kType)),
-        bias(Rounded(NormalValues(N, 2), kType)),
-        x(Rounded(NormalValues(max_rows * K, 3, x_scale), kType)),
+  Layer(int64_t columns, int64_t inner, int64_t max_rows, float x_scale = 1)
+      : N(columns),
+        K(inner),
+        weight(Rounded(NormalValues(columns * inner, 1, 1 / std::sqrt(static_cast<float>(inner))), kType)),
+        bias(Rounded(NormalValues(columns, 2), kType)),
+        x(Rounded(NormalValues(max_rows * inner, 3, x_scale), kType)),
         device_weight(weight, kType),
         device_bias(bias, kType) {}
 
