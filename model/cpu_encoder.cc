@@ -16,6 +16,7 @@
 #include "model/kernels/cpu/rows.h"
 #include "model/linear.h"
 #include "model/model.h"
+#include "model/row_check.h"
 #include "model/weights.h"
 
 namespace lion {
@@ -126,7 +127,6 @@ struct CpuEncoder::Impl {
   absl::Status Load();
   absl::Status LoadDense(const DenseConfig& dense_config);
 
-  absl::Status Check(absl::Span<const Row> rows) const;
   void Prepare(std::vector<Slice> slices, Activations& a) const;
   void Forward(Activations& a, const Executor& run);
   void Embed(Activations& a, int64_t first, int64_t last) const;
@@ -185,6 +185,7 @@ absl::Status CpuEncoder::Impl::Load() {
     if (config.variant == Variant::kS) {
       const std::vector<float> w = reader.Read(self + "Wa_i.weight", {H, E});
       const std::vector<float> b = reader.Read(self + "Wa_i.bias", {H});
+      if (!reader.status().ok()) return reader.status();
       layer.gate_weight.assign(E * Hp, 0.f);
       layer.gate_bias.assign(Hp, 0.f);
       for (int64_t h = 0; h < H; ++h) {
@@ -204,15 +205,10 @@ absl::Status CpuEncoder::Impl::Load() {
 
   // The heads are a few rows a batch: fp32 costs nothing there.
   if (reader.Has("classifier.weight")) {
-    const std::vector<int64_t>& shape = options.weights->Find("classifier.weight")->shape;
-    const int64_t labels = shape.empty() ? 0 : shape[0];
-    if (!config.labels.empty() && labels != static_cast<int64_t>(config.labels.size())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(options.weights->paths().front(), ": tensor 'classifier.weight' has ", labels,
-                       " rows, config.json's id2label names ", config.labels.size(), " classes"));
-    }
+    const absl::StatusOr<int64_t> labels = CountLabels(*options.weights, config);
+    if (!labels.ok()) return labels.status();
     pooler = pack(bert + "pooler.dense", E, E, DType::kFloat32);
-    classifier = pack("classifier", labels, E, DType::kFloat32);
+    classifier = pack("classifier", *labels, E, DType::kFloat32);
   } else {
     reader.Ignore(bert + "pooler.dense.weight");
     reader.Ignore(bert + "pooler.dense.bias");
@@ -241,37 +237,6 @@ absl::Status CpuEncoder::Impl::LoadDense(const DenseConfig& dense_config) {
   dense.push_back({Linear::Pack(weight.data(), bias.empty() ? nullptr : bias.data(), dense_config.out_width,
                                 dense_config.in_width, DType::kFloat32),
                    dense_config.tanh});
-  return absl::OkStatus();
-}
-
-absl::Status CpuEncoder::Impl::Check(absl::Span<const Row> rows) const {
-  for (size_t b = 0; b < rows.size(); ++b) {
-    const Row& row = rows[b];
-    auto bad = [b](const auto&... what) {
-      return absl::InvalidArgumentError(absl::StrCat("rows[", b, "]: ", what...));
-    };
-    const auto L = static_cast<int64_t>(row.ids.size());
-    if (L == 0) return bad("has no ids");
-    if (config.max_positions > 0 && L > config.max_positions) {
-      return bad(L, " tokens, the model has ", config.max_positions, " positions");
-    }
-    if (row.mode == ComputeMode::kParallel && L > kMaxParallelTokens) {
-      return bad(L, " tokens in the parallel form, which takes ", kMaxParallelTokens);
-    }
-    if (row.chunk_tokens < 0 || row.chunk_tokens > kMaxChunkTokens) {
-      return bad("chunk_tokens ", row.chunk_tokens, " is not from 0 to ", kMaxChunkTokens);
-    }
-    if (!row.type_ids.empty() && row.type_ids.size() != row.ids.size()) {
-      return bad(row.type_ids.size(), " type ids for ", L, " ids");
-    }
-    for (uint32_t id : row.ids) {
-      if (id >= config.vocab_size) return bad("id ", id, " is not below the vocabulary size ", config.vocab_size);
-    }
-    for (uint32_t id : row.type_ids) {
-      if (id >= config.type_vocab_size) return bad("type id ", id, " is not below ", config.type_vocab_size);
-    }
-    if (row.output == RowOutput::kLogits && classifier == nullptr) return bad("the model has no classifier");
-  }
   return absl::OkStatus();
 }
 
@@ -498,7 +463,7 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
 
 absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
   if (rows.size() != results.size()) return absl::InvalidArgumentError("results and rows differ in number");
-  const absl::Status status = impl_->Check(rows);
+  const absl::Status status = CheckRows(impl_->config, classifies(), rows);
   if (!status.ok()) return status;
 
   ComputePool* pool = impl_->options.pool;

@@ -376,13 +376,8 @@ absl::Status CudaEncoder::Impl::LoadHeads(WeightReader& reader, const std::strin
   };
 
   if (reader.Has("classifier.weight")) {
-    const std::vector<int64_t>& shape = options.weights->Find("classifier.weight")->shape;
-    const int64_t labels = shape.empty() ? 0 : shape[0];
-    if (!config.labels.empty() && labels != static_cast<int64_t>(config.labels.size())) {
-      return absl::InvalidArgumentError(
-          absl::StrCat(options.weights->paths().front(), ": tensor 'classifier.weight' has ", labels,
-                       " rows, config.json's id2label names ", config.labels.size(), " classes"));
-    }
+    int64_t labels = 0;
+    LION_RETURN_IF_ERROR(Assign(CountLabels(*options.weights, config), &labels));
     for (const auto& [name, N, tanh] :
          {std::make_tuple(bert + "pooler.dense", E, true), std::make_tuple(std::string("classifier"), labels, false)}) {
       const std::vector<float> weight = reader.Read(name + ".weight", {N, E});

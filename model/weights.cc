@@ -40,11 +40,12 @@ const StoredTensor* WeightReader::Map(const std::string& name, const std::vector
 }
 
 std::vector<float> WeightReader::Read(const std::string& name, const std::vector<int64_t>& shape) {
+  const StoredTensor* tensor = Map(name, shape);
+  if (tensor == nullptr) return {};
   int64_t n = 1;
   for (int64_t d : shape) n *= d;
-  std::vector<float> values(n, 0.f);
-  const StoredTensor* tensor = Map(name, shape);
-  if (tensor != nullptr) ReadElements(*tensor, 0, n, values.data());
+  std::vector<float> values(n);
+  ReadElements(*tensor, 0, n, values.data());
   return values;
 }
 
@@ -54,6 +55,18 @@ std::vector<std::string> WeightReader::Unused() const {
     if (used_.find(name) == used_.end()) names.push_back(name);
   }
   return names;
+}
+
+absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& config) {
+  const std::vector<int64_t>& shape = files.Find("classifier.weight")->shape;
+  const int64_t labels = shape.empty() ? 0 : shape[0];
+  const std::string rows = absl::StrCat(files.paths().front(), ": tensor 'classifier.weight' has ", labels, " rows, ");
+  if (!config.labels.empty() && labels != static_cast<int64_t>(config.labels.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(rows, "config.json's id2label names ", config.labels.size(), " classes"));
+  }
+  if (labels == 0) return absl::InvalidArgumentError(absl::StrCat(rows, "a classifier has at least 1"));
+  return labels;
 }
 
 void ReadElements(const StoredTensor& tensor, int64_t first, int64_t n, float* out) {

@@ -12,7 +12,9 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "model/config.h"
 #include "model/safetensors.h"
 
 namespace lion {
@@ -23,7 +25,7 @@ class WeightReader {
   explicit WeightReader(const WeightFiles* files) : files_(files) {}
 
   // The tensor's values as fp32 (F32, F16 or BF16 on disk). A missing tensor, another shape or another type is the
-  // complaint, and the result is then of the right size, all 0.
+  // complaint, and the result is then empty: nothing is allocated for a size that config.json alone claims.
   std::vector<float> Read(const std::string& name, const std::vector<int64_t>& shape);
 
   // The same without reading: the tensor stays mapped. Null after a complaint.
@@ -45,6 +47,10 @@ class WeightReader {
   std::set<std::string, std::less<>> used_;
   absl::Status status_;
 };
+
+// The rows of the tensor classifier.weight, which must be there: at least 1, and as many as config names labels, if it
+// names any. INVALID_ARGUMENT naming both numbers.
+absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& config);
 
 // n elements of a stored tensor from element first on, as fp32. The tensor's type must be F32, F16 or BF16.
 void ReadElements(const StoredTensor& tensor, int64_t first, int64_t n, float* out);

@@ -146,6 +146,19 @@ TEST(ModelTest, RefusesBrokenDirectoriesInOneLine) {
          m.WriteWeights();
        },
        "tensor 'bert.pooler.dense.weight' [64, 64] is missing"},
+      {"a classifier without labels",
+       [](RandomModel& m) {
+         m.tensors()["classifier.weight"] = {{0, 64}, {}};
+         m.WriteWeights();
+       },
+       "tensor 'classifier.weight' has 0 rows"},
+      {"a table of a size that only config.json claims",
+       [](RandomModel& m) {
+         m.WriteFile("config.json", R"({"model_type": "bert", "arch_type": "lion-s", "layer_norm_after": true,
+           "max_position_embeddings": 16777216, "vocab_size": 97, "hidden_size": 64, "num_hidden_layers": 2,
+           "num_attention_heads": 4, "intermediate_size": 128})");
+       },
+       "position_embeddings.weight' [16777216, 64] is missing"},
       {"a tokenizer that is none", [](RandomModel& m) { m.WriteFile("tokenizer.json", "{}"); }, "tokenizer.json"},
       {"a pipeline without its weights",
        [](RandomModel& m) { std::filesystem::remove(m.directory() + "/2_Dense/model.safetensors"); },
