@@ -36,8 +36,6 @@ struct TextConfig {
   std::vector<std::string> labels;  // as id2label names them, by index; empty = not named
 };
 
-inline constexpr int64_t kMaxHeadWidth = 128;
-
 // file is the path that errors name.
 absl::StatusOr<TextConfig> ParseTextConfig(absl::string_view json, const std::string& file);
 

@@ -12,7 +12,6 @@
 #include "absl/strings/str_cat.h"
 #include "model/cuda_linear.h"
 #include "model/cuda_memory.h"
-#include "model/kernels/cpu/attention.h"
 #include "model/kernels/cpu/rows.h"
 #include "model/kernels/cuda/attention_launch.h"
 #include "model/kernels/cuda/cuda_status.h"

@@ -4,7 +4,6 @@
 #include "model/row_check.h"
 
 #include "absl/strings/str_cat.h"
-#include "model/kernels/cpu/attention.h"
 #include "model/model.h"
 
 namespace lion {

@@ -6,6 +6,7 @@
 
 // The small vocabulary shared by everything that computes or serves: variants, forms, pooling, precisions.
 
+#include <cstdint>
 #include <optional>
 
 #include "absl/strings/string_view.h"
@@ -38,6 +39,10 @@ absl::string_view Name(Variant variant);
 absl::string_view Name(ComputeMode mode);
 absl::string_view Name(Pooling pooling);
 absl::string_view Name(DType dtype);
+
+// What every device takes: the widest head (D), and the largest chunk (C) that a row, a caller or a flag may name.
+inline constexpr int64_t kMaxHeadWidth = 128;
+inline constexpr int kMaxChunkTokens = 128;
 
 // The inverse of Name; nullopt for anything else ("auto" included).
 std::optional<ComputeMode> ParseComputeMode(absl::string_view name);

@@ -22,9 +22,6 @@
 
 namespace lion {
 
-// The largest C a caller or a flag may name: the CPU's largest tile.
-inline constexpr int kMaxChunkTokens = 128;
-
 // protobuf's limit is 2 GiB a message; an answer that would pass this is refused before it is computed.
 inline constexpr int64_t kMaxAnswerBytes = int64_t{2000} << 20;
 

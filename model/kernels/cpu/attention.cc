@@ -150,7 +150,7 @@ HWY_ATTR void PackQ(const Head& h, int64_t start, int n, float* q) {
 }
 
 HWY_ATTR void PackKV(const Head& h, int64_t start, int n, float* kt, float* v) {
-  alignas(64) float row[kMaxChunkTokens];
+  alignas(64) float row[kMaxHeadWidth];
   for (int j = 0; j < n; ++j) {
     LoadVector(h.p, h.p.k, start + j, row, h.W);
     for (int e = 0; e < h.p.D; ++e) kt[e * kBlock + j] = row[e];
@@ -383,10 +383,10 @@ HWY_ATTR void RecurrentStep(const Head& h, int64_t t, bool diagonal, float* q, f
 }
 
 HWY_ATTR void Recurrent(const Head& h) {
-  alignas(64) float q[kMaxChunkTokens];
-  alignas(64) float k[kMaxChunkTokens];
-  alignas(64) float v[kMaxChunkTokens];
-  alignas(64) float out[kMaxChunkTokens];
+  alignas(64) float q[kMaxHeadWidth];
+  alignas(64) float k[kMaxHeadWidth];
+  alignas(64) float v[kMaxHeadWidth];
+  alignas(64) float out[kMaxHeadWidth];
   float* state = ZeroState(h);
   for (int64_t t = 0; t < h.p.L; ++t) {
     RecurrentStep(h, t, true, q, k, v, state, out);

@@ -33,12 +33,10 @@ namespace lion {
 
 // Tokens of a block of M, and the most that a decay's sum runs over.
 inline constexpr int kAttentionBlock = 64;
-// The largest chunk that a caller may ask for.
-inline constexpr int kMaxChunkTokens = 128;
 
 struct AttentionParams {
   int64_t L = 0;            // tokens, >= 1
-  int D = 0;                // width of the head, 1 ... 128
+  int D = 0;                // width of the head, 1 ... kMaxHeadWidth
   float scale = 1;          // 1 / sqrt(D)
   bool bfloat16 = false;    // q, k, v are bfloat16, else float
   const void* q = nullptr;  // (L, D), token t at element t * stride
