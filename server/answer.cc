@@ -21,6 +21,7 @@ namespace {
 constexpr int64_t kVectorOverheadBytes = 48;
 constexpr int64_t kResultOverheadBytes = 64;
 constexpr int64_t kScoreOverheadBytes = 24;
+constexpr int64_t kTokenOverheadBytes = 44;  // id, type id and span of a token of Tokenize, and what frames its text
 
 static_assert(std::endian::native == std::endian::little, "Vector.data is little endian: bytes are copied as they are");
 
@@ -68,6 +69,10 @@ int64_t EstimateAnswerBytes(const CallPlan& plan, absl::Span<const PlannedRow> r
   int64_t total = 0;
   for (const PlannedRow& row : rows) {
     total += kResultOverheadBytes;
+    if (plan.tokens) {
+      for (const std::string& token : row.tokens) total += static_cast<int64_t>(token.size()) + kTokenOverheadBytes;
+      continue;
+    }
     if (row.status.ok()) total += row_bytes * (plan.output == RowOutput::kTokens ? row.num_tokens : 1);
   }
   return total;

@@ -177,10 +177,10 @@ void RowsCall::MakeRows() {
   tokenize_time_ = context().clock->Now() - tokenize_started_;
   if (absl::Status status = CheckAnyRow(rows_); !status.ok()) return Fail(std::move(status));
   answers_.resize(rows_.size());
-  if (!runs) return Collect();
   if (absl::Status status = CheckAnswerBytes(EstimateAnswerBytes(plan_, rows_, served().info)); !status.ok()) {
     return Fail(std::move(status));
   }
+  if (!runs) return Collect();
   ReleaseRequest();
   Submit();
 }

@@ -223,6 +223,19 @@ TEST(AnswerBytesTest, TheEstimateIsAnUpperBound) {
   FillClassifyResult(plan, RowOf(1), {.values = {1, 2, 3}, .num_vectors = 1, .width = 3}, TestModelInfo(),
                      response.add_results());
   EXPECT_GE(EstimateAnswerBytes(plan, {RowOf(1)}, TestModelInfo()), static_cast<int64_t>(response.ByteSizeLong()));
+
+  plan = {};
+  plan.spans = plan.tokens = true;
+  PlannedRow row;
+  row.ids = row.type_ids = std::vector<uint32_t>(50, 4000000000u);
+  row.tokens.assign(50, "token");
+  row.spans.assign(50, {4000000000u, 4000000001u});
+  row.num_tokens = 50;
+  v1::TokenizeResponse tokenized;
+  FillTokenizeResult(row, tokenized.add_results());
+  const int64_t bytes = static_cast<int64_t>(tokenized.ByteSizeLong());
+  EXPECT_GE(EstimateAnswerBytes(plan, {row}, TestModelInfo()), bytes);
+  EXPECT_LE(EstimateAnswerBytes(plan, {row}, TestModelInfo()), bytes + 50 * 24 + 64);
 }
 
 TEST(AnswerBytesTest, TheLimitIsNamed) {
