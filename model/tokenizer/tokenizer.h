@@ -9,7 +9,8 @@
 //
 // Cost: linear in the text, whatever the limit, since tokens beyond it are counted. Memory: what a limit cuts off is
 // not kept, and tokenizers of BERT's kind (words end at white space) take text in pieces of 64 KiB, so that only the
-// result grows with the text; others need some 60 bytes a byte of text for the length of the call.
+// result grows with the text. Others, and stretches without ASCII white space, need some 60 bytes a byte of text for
+// the length of the call where words are long, and 500 where each byte is a token ("....").
 
 #include <cstddef>
 #include <cstdint>
