@@ -9,6 +9,9 @@
 #include <sched.h>
 
 #include <algorithm>
+#include <exception>
+#include <new>
+#include <string>
 #include <thread>
 #include <vector>
 
@@ -27,14 +30,27 @@ int UsableCores() {
 
 }  // namespace
 
+absl::Status Caught(const std::function<void()>& fn) {
+  try {
+    fn();
+    return absl::OkStatus();
+  } catch (const std::bad_alloc&) {
+    return absl::ResourceExhaustedError("out of memory");
+  } catch (const std::exception& e) {
+    const std::string what = e.what();
+    return absl::InternalError(what.substr(0, what.find('\n')));
+  }
+}
+
 struct ComputePool::Impl {
   absl::Mutex run_mu;  // one Run at a time
 
   absl::Mutex mu;
   const std::function<void(int, int)>* fn ABSL_GUARDED_BY(mu) = nullptr;
-  int next ABSL_GUARDED_BY(mu) = 0;     // the first index nobody has taken
-  int end ABSL_GUARDED_BY(mu) = 0;      // one past the last index of this Run
-  int running ABSL_GUARDED_BY(mu) = 0;  // calls of fn in progress
+  int next ABSL_GUARDED_BY(mu) = 0;         // the first index nobody has taken
+  int end ABSL_GUARDED_BY(mu) = 0;          // one past the last index of this Run
+  int running ABSL_GUARDED_BY(mu) = 0;      // calls of fn in progress
+  absl::Status status ABSL_GUARDED_BY(mu);  // of this Run
   bool stopping ABSL_GUARDED_BY(mu) = false;
   std::vector<std::thread> threads;
 
@@ -53,8 +69,9 @@ struct ComputePool::Impl {
       ++running;
       const auto* call = fn;
       mu.Unlock();
-      (*call)(worker, i);
+      const absl::Status result = Caught([&] { (*call)(worker, i); });
       mu.Lock();
+      if (status.ok()) status = result;
       --running;
     }
     mu.Unlock();
@@ -77,14 +94,16 @@ ComputePool::~ComputePool() {
   for (std::thread& thread : impl_->threads) thread.join();
 }
 
-void ComputePool::Run(int n, const std::function<void(int, int)>& fn) {
-  if (n <= 0) return;
+absl::Status ComputePool::Run(int n, const std::function<void(int, int)>& fn) {
+  if (n <= 0) return absl::OkStatus();
   absl::MutexLock run(&impl_->run_mu);
   absl::MutexLock lock(&impl_->mu);
   impl_->fn = &fn;
   impl_->next = 0;
   impl_->end = n;
+  impl_->status = absl::OkStatus();
   impl_->mu.Await(absl::Condition(impl_.get(), &Impl::Finished));
+  return impl_->status;
 }
 
 int ComputePool::num_threads() const { return static_cast<int>(impl_->threads.size()); }

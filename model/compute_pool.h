@@ -12,7 +12,12 @@
 #include <functional>
 #include <memory>
 
+#include "absl/status/status.h"
+
 namespace lion {
+
+// Calls fn; an exception becomes RESOURCE_EXHAUSTED (no memory) or INTERNAL with its first line.
+absl::Status Caught(const std::function<void()>& fn);
 
 class ComputePool {
  public:
@@ -26,9 +31,10 @@ class ComputePool {
   ComputePool& operator=(const ComputePool&) = delete;
 
   // Calls fn(worker, i) for every i in [0, n), 0 <= worker < num_threads(), each i once, in no stated order, and
-  // returns when all have returned. What fn wrote is visible after Run. n <= 0 does nothing. Threads: any, one Run at a
-  // time (others wait). fn must not throw, and must not call Run.
-  void Run(int n, const std::function<void(int worker, int i)>& fn);
+  // returns when all have returned. What fn wrote is visible after Run. n <= 0 does nothing.
+  // What fn throws (ATen and oneDNN do) ends that call alone; the first becomes the result, as Caught says it.
+  // Threads: any, one Run at a time (others wait). fn must not call Run.
+  absl::Status Run(int n, const std::function<void(int worker, int i)>& fn);
 
   int num_threads() const;
 

@@ -455,9 +455,10 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
   impl->workspaces.resize(options.pool->num_threads());
   ComputePool* pool = options.pool;
   impl->options = std::move(options);
-  absl::Status status;
-  pool->Run(1, [&](int, int) { status = impl->Load(); });
-  if (!status.ok()) return status;
+  absl::Status loaded;
+  const absl::Status run = pool->Run(1, [&](int, int) { loaded = impl->Load(); });
+  if (!run.ok()) return run;
+  if (!loaded.ok()) return loaded;
   return std::unique_ptr<CpuEncoder>(new CpuEncoder(std::move(impl)));
 }
 
@@ -489,7 +490,7 @@ absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult
     open_tokens += slice.L;
   }
 
-  pool->Run(static_cast<int>(groups.size()), [&](int worker, int i) {
+  absl::Status result = pool->Run(static_cast<int>(groups.size()), [&](int worker, int i) {
     Activations& a = impl_->workspaces[worker].group;
     impl_->Prepare(std::move(groups[i]), a);
     impl_->Forward(a, [worker](int n, const std::function<void(int, int)>& fn) {
@@ -497,11 +498,15 @@ absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult
     });
   });
   for (const Slice& slice : shared) {
+    if (!result.ok()) return result;
     Activations a;  // freed after its row: a long one should not be paid for by those that follow
-    impl_->Prepare({slice}, a);
-    impl_->Forward(a, [pool](int n, const std::function<void(int, int)>& fn) { pool->Run(n, fn); });
+    result = Caught([&] { impl_->Prepare({slice}, a); });
+    if (!result.ok()) return result;
+    impl_->Forward(a, [pool, &result](int n, const std::function<void(int, int)>& fn) {
+      if (result.ok()) result = pool->Run(n, fn);
+    });
   }
-  return absl::OkStatus();
+  return result;
 }
 
 bool CpuEncoder::classifies() const { return impl_->classifier != nullptr; }
@@ -515,32 +520,36 @@ const std::vector<std::string>& CpuEncoder::unused_tensors() const { return impl
 int CpuEncoder::MeasureCrossover() {
   Impl& impl = *impl_;
   int best = kCrossoverChoices[0];
-  impl.options.pool->Run(1, [&](int worker, int) {
-    Workspace& w = impl.workspaces[worker];
-    for (int L : kCrossoverChoices) {
-      if (L == best) continue;
-      // The first layer's attention on zeros: its time does not depend on the values.
-      const std::vector<uint32_t> ids(L, 0);
-      Row row;
-      row.ids = ids;
-      RowResult unused_result;
-      Activations a;
-      impl.Prepare({Slice{0, L, &row, &unused_result}}, a);
-      if (a.log_a != nullptr) std::fill(a.log_a, a.log_a + L * impl.Hp, -0.01f);
-      auto seconds = [&](ComputeMode mode) {
-        row.mode = mode;
-        double fastest = 1e9;
-        for (int repeat = 0; repeat < 4; ++repeat) {  // the first one warms the caches
-          const auto start = std::chrono::steady_clock::now();
-          impl.Attend(a, impl.layers.front(), a.slices.front(), 0, w);
-          fastest = std::min(fastest, std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
-        }
-        return fastest;
-      };
-      if (seconds(ComputeMode::kParallel) > seconds(ComputeMode::kChunked)) return;
-      best = L;
-    }
-  });
+  impl.options.pool
+      ->Run(1,
+            [&](int worker, int) {
+              Workspace& w = impl.workspaces[worker];
+              for (int L : kCrossoverChoices) {
+                if (L == best) continue;
+                // The first layer's attention on zeros: its time does not depend on the values.
+                const std::vector<uint32_t> ids(L, 0);
+                Row row;
+                row.ids = ids;
+                RowResult unused_result;
+                Activations a;
+                impl.Prepare({Slice{0, L, &row, &unused_result}}, a);
+                if (a.log_a != nullptr) std::fill(a.log_a, a.log_a + L * impl.Hp, -0.01f);
+                auto seconds = [&](ComputeMode mode) {
+                  row.mode = mode;
+                  double fastest = 1e9;
+                  for (int repeat = 0; repeat < 4; ++repeat) {  // the first one warms the caches
+                    const auto start = std::chrono::steady_clock::now();
+                    impl.Attend(a, impl.layers.front(), a.slices.front(), 0, w);
+                    fastest = std::min(fastest,
+                                       std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+                  }
+                  return fastest;
+                };
+                if (seconds(ComputeMode::kParallel) > seconds(ComputeMode::kChunked)) return;
+                best = L;
+              }
+            })
+      .IgnoreError();  // a measurement that fails leaves what was measured so far
   return best;
 }
 

@@ -176,6 +176,8 @@ void RowsCall::MakeRows() {
   }
   tokenize_time_ = context().clock->Now() - tokenize_started_;
   if (absl::Status status = CheckAnyRow(rows_); !status.ok()) return Fail(std::move(status));
+  // After the rows, so that what is wrong with such a request is said before that it is not served.
+  if (plan_.windows) return Fail(absl::UnimplementedError("pooling: WINDOWS is not served yet"));
   answers_.resize(rows_.size());
   if (absl::Status status = CheckAnswerBytes(EstimateAnswerBytes(plan_, rows_, served().info)); !status.ok()) {
     return Fail(std::move(status));

@@ -159,23 +159,20 @@ absl::StatusOr<CallPlan> PlanEmbed(const v1::EmbedRequest& request, int index, c
                      "VECTOR_TYPE_UNSPECIFIED (0), VECTOR_TYPE_FLOAT32 (1), VECTOR_TYPE_FLOAT32_BYTES (2), "
                      "VECTOR_TYPE_FLOAT16_BYTES (3), VECTOR_TYPE_INT8_BYTES (4)");
   }
-  // Last, so that what is wrong with such a request is said before that it is not served.
-  if (request.pooling() == v1::POOLING_WINDOWS) {
-    return absl::UnimplementedError("pooling: WINDOWS is not served yet");
-  }
+  plan.windows = request.pooling() == v1::POOLING_WINDOWS;
   return plan;
 }
 
 absl::StatusOr<CallPlan> PlanClassify(const v1::ClassifyRequest& request, int index, const ServedModel& model,
                                       const ServiceLimits& limits) {
-  if (!model.info.classifies) {
-    return absl::UnimplementedError(absl::StrCat("model: ", model.name, " has no classification head; it only embeds"));
-  }
   CallPlan plan;
   plan.model = index;
   plan.output = RowOutput::kLogits;
   if (absl::Status status = CheckNumInputs(request.inputs_size(), limits); !status.ok()) return status;
   if (absl::Status status = PlanOptions(request.options(), limits, &plan); !status.ok()) return status;
+  if (!model.info.classifies) {
+    return absl::UnimplementedError(absl::StrCat("model: ", model.name, " has no classification head; it only embeds"));
+  }
   constexpr uint32_t kLargest = std::numeric_limits<int>::max();
   plan.top_k = static_cast<int>(std::min(request.top_k(), kLargest));
   plan.raw_scores = request.raw_scores();

@@ -45,6 +45,7 @@ struct CallPlan {
   bool tokens = false;                               // token strings are wanted
 
   // Embed.
+  bool windows = false;  // POOLING_WINDOWS: valid, and UNIMPLEMENTED once its rows have been looked at
   bool normalize = false;
   int64_t width = 0;                                     // values a vector travels with: after dimensions
   v1::VectorType vector_type = v1::VECTOR_TYPE_FLOAT32;  // never UNSPECIFIED

@@ -144,6 +144,9 @@ CASES = [
     # What config.json says and the weights do not.
     ("config-vocab_size-differs", config(vocab_size=10**7), [WORD, 10**7, 211]),
     ("config-layers-missing", config(num_hidden_layers=3), ["bert.encoder.layer.2."]),
+    # Sizes that no file holds: asked of the file before memory is.
+    ("config-positions-huge", config(position_embedding_type="absolute", max_position_embeddings=2**24), ["position_embeddings", 2**24]),
+    ("config-width-huge", config(hidden_size=2**16, num_attention_heads=2**10), [WORD, 2**16]),
     ("config-width-differs", config(intermediate_size=97), ["intermediate.dense", 97, 96]),
     # Tensors.
     ("tensor-missing", drop_tensor(WORD), ["embeddings.word_embeddings.weight"]),
@@ -152,6 +155,7 @@ CASES = [
     ("tensor-head-without-pooler", drop_tensor("bert.pooler.dense.weight"), ["bert.pooler.dense.weight"]),
     ("tensor-shape", reshape("bert.encoder.layer.0.attention.self.query.weight", (48, 47)), ["layer.0.attention.self.query.weight", 47, 48]),
     ("tensor-rank", reshape("bert.encoder.layer.0.attention.self.query.weight", (48 * 48,)), ["layer.0.attention.self.query.weight", 2304, 48]),
+    ("tensor-head-empty", reshape("classifier.weight", (0, 48)), ["classifier.weight"]),
     ("tensor-head-width", reshape("classifier.weight", (5, 47)), ["classifier.weight", 47, 48]),
     ("tensor-type", retype("bert.encoder.layer.0.output.dense.weight", np.int64), ["layer.0.output.dense.weight", "I64"]),
     # The file itself.

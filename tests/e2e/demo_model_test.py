@@ -64,5 +64,5 @@ def test_the_three_forms_agree_on_a_long_text(demo):
     assert (chunked.mode, recurrent.mode, parallel.mode) == (pb.COMPUTE_MODE_CHUNKED, pb.COMPUTE_MODE_RECURRENT, pb.COMPUTE_MODE_PARALLEL)
     assert chunked.token_count == recurrent.token_count == parallel.token_count > 4000
     a, b, c = (np.array(r.vectors[0].values) for r in (chunked, recurrent, parallel))
-    # Vectors of length 1; bfloat16 if the server measured it to be faster, with three roundings to 8 bits on the way.
+    # Vectors of length 1. Wide enough for a server in bfloat16 too, with three roundings to 8 bits on the way.
     assert min(a @ b, a @ c, b @ c) >= 1 - 3 * 2**-8

@@ -4,6 +4,8 @@
 #include "model/compute_pool.h"
 
 #include <atomic>
+#include <new>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -18,14 +20,28 @@ TEST(ComputePoolTest, CallsEveryIndexOnce) {
   for (int n : {0, 1, 2, 3, 1000}) {
     std::vector<std::atomic<int>> calls(n);
     std::atomic<bool> worker_in_range = true;
-    pool.Run(n, [&](int worker, int i) {
+    const absl::Status status = pool.Run(n, [&](int worker, int i) {
       if (worker < 0 || worker >= 3) worker_in_range = false;
       ++calls[i];
     });
+    EXPECT_TRUE(status.ok()) << status;
     for (const std::atomic<int>& c : calls) EXPECT_EQ(c, 1);
     EXPECT_TRUE(worker_in_range);
   }
-  pool.Run(-1, [](int, int) { ADD_FAILURE(); });
+  EXPECT_TRUE(pool.Run(-1, [](int, int) { ADD_FAILURE(); }).ok());
+}
+
+TEST(ComputePoolTest, AnExceptionEndsOneCallAndBecomesTheResult) {
+  ComputePool pool({.num_threads = 2});
+  std::atomic<int> calls = 0;
+  const absl::Status thrown = pool.Run(10, [&](int, int i) {
+    ++calls;
+    if (i == 3) throw std::runtime_error("no such primitive\nat a place");
+  });
+  EXPECT_EQ(thrown, absl::InternalError("no such primitive"));
+  EXPECT_EQ(calls, 10);
+  EXPECT_EQ(pool.Run(1, [](int, int) { throw std::bad_alloc(); }), absl::ResourceExhaustedError("out of memory"));
+  EXPECT_TRUE(pool.Run(1, [](int, int) {}).ok());
 }
 
 TEST(ComputePoolTest, ZeroThreadsMeansOneACore) {
@@ -43,7 +59,7 @@ TEST(ComputePoolTest, RunsFromManyThreadsTakeTurns) {
     threads.emplace_back([&, t] {
       for (int r = 0; r < 50; ++r) {
         std::atomic<int> mine = 0;
-        pool.Run(5, [&](int, int) {
+        const absl::Status status = pool.Run(5, [&](int, int) {
           // Two workers may be inside, but of one Run only: marks of another Run would show here.
           const int before = inside.exchange(t + 1);
           if (before != 0 && before != t + 1) overlapped = true;
@@ -51,6 +67,7 @@ TEST(ComputePoolTest, RunsFromManyThreadsTakeTurns) {
           ++total;
           inside = 0;
         });
+        EXPECT_TRUE(status.ok());
         EXPECT_EQ(mine, 5);
       }
     });

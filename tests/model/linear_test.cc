@@ -33,7 +33,7 @@ std::vector<float> Multiply(ComputePool& pool, const Linear& linear, const std::
   std::vector<uint16_t> narrow(in.size());
   ToBFloat16(in.data(), narrow.data(), static_cast<int64_t>(in.size()));
   std::vector<float> y(rows * N);
-  pool.Run(1, [&](int, int) {
+  const absl::Status status = pool.Run(1, [&](int, int) {
     linear.Run(bf16 ? static_cast<const void*>(narrow.data()) : in.data(), rows,
                [&](int64_t row, int64_t n, const void* out) {
                  if (bf16) {
@@ -43,6 +43,7 @@ std::vector<float> Multiply(ComputePool& pool, const Linear& linear, const std::
                  }
                });
   });
+  EXPECT_TRUE(status.ok()) << status;
   return y;
 }
 
@@ -58,7 +59,9 @@ TEST_P(LinearTest, MultipliesAndIsTheSameForAnyNumberOfRows) {
     std::vector<float> bias(shape.N);
     for (float& b : bias) b = normal(random);
     std::unique_ptr<Linear> linear;
-    pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, GetParam()); });
+    ASSERT_TRUE(
+        pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, GetParam()); })
+            .ok());
     ASSERT_FALSE(linear->tile_rows().empty());
     const int64_t rows = 300;
     std::vector<float> x(rows * shape.K);
@@ -94,7 +97,7 @@ TEST_P(LinearTest, WorksWithoutABias) {
   ComputePool pool({.num_threads = 1});
   const std::vector<float> weight = {1, 2, 3, 4};
   std::unique_ptr<Linear> linear;
-  pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), nullptr, 2, 2, GetParam()); });
+  ASSERT_TRUE(pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), nullptr, 2, 2, GetParam()); }).ok());
   EXPECT_EQ(Multiply(pool, *linear, {1, 1, 2, 0}, 2), (std::vector<float>{3, 7, 2, 6}));
 }
 

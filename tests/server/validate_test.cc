@@ -99,13 +99,6 @@ const Case kCases[] = {
        r->set_vector_type(static_cast<v1::VectorType>(9));
      },
      kInvalid, "vector_type: 9", "FLOAT32"},
-    {"Windows",
-     [](auto* r) {
-       r->set_pooling(v1::POOLING_WINDOWS);
-       r->mutable_windows()->set_size_tokens(4);
-       r->mutable_windows()->set_stride_tokens(4);
-     },
-     absl::StatusCode::kUnimplemented, "pooling: WINDOWS", "not served yet"},
 };
 
 INSTANTIATE_TEST_SUITE_P(Cases, EmbedCaseTest, testing::ValuesIn(kCases),
@@ -183,6 +176,18 @@ TEST(ValidateTest, WindowOptionsOfOtherPoolingsAreIgnored) {
   EXPECT_TRUE(PlanEmbed(request, 0, TextModel(), Limits()).ok());
 }
 
+TEST(ValidateTest, WindowsAreLeftToBeRefusedAfterTheRows) {
+  const ServedModel model = TextModel();
+  v1::EmbedRequest request = WithInputs<v1::EmbedRequest>({IdsInput({1})});
+  EXPECT_FALSE(PlanEmbed(request, 0, model, Limits())->windows);
+  request.set_pooling(v1::POOLING_WINDOWS);
+  request.mutable_windows()->set_size_tokens(4);
+  request.mutable_windows()->set_stride_tokens(4);
+  const absl::StatusOr<CallPlan> plan = PlanEmbed(request, 0, model, Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_TRUE(plan->windows);
+}
+
 TEST(ValidateTest, ClassifyNeedsAHead) {
   ServedModel model = TextModel();
   v1::ClassifyRequest request = WithInputs<v1::ClassifyRequest>({IdsInput({1})});
@@ -197,6 +202,9 @@ TEST(ValidateTest, ClassifyNeedsAHead) {
   plan = PlanClassify(request, 0, model, Limits());
   EXPECT_EQ(plan.status().code(), absl::StatusCode::kUnimplemented);
   EXPECT_THAT(std::string(plan.status().message()), StartsWith("model: text"));
+  // What is wrong with the request comes first.
+  request.mutable_options()->set_mode(static_cast<v1::ComputeMode>(9));
+  EXPECT_EQ(PlanClassify(request, 0, model, Limits()).status().code(), absl::StatusCode::kInvalidArgument);
 }
 
 TEST(ValidateTest, ClassifyAndTokenizeCheckTheirInputsToo) {
