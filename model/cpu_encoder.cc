@@ -3,11 +3,14 @@
 
 #include "model/cpu_encoder.h"
 
+#include <sys/mman.h>
+
 #include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <functional>
+#include <new>
 #include <string>
 #include <utility>
 
@@ -28,22 +31,42 @@ constexpr int64_t kTileTokens = Linear::kMaxTileRows;
 constexpr float kAfterEps = 1e-5f;     // of layer_norm_after
 constexpr float kMinLogDecay = -80.f;  // exp of it is 0 beside anything; keeps differences of sums finite
 
-// A 64-byte aligned array that only grows, zero where it was never written.
+// An aligned array that only grows, zero where it was never written. Its pages come straight from the kernel, large
+// ones where it has them: a long row's buffers are made and dropped with it.
 class Buffer {
  public:
+  Buffer() = default;
+  ~Buffer() { Free(); }
+  Buffer(Buffer&& other) noexcept : data_(std::exchange(other.data_, nullptr)), size_(std::exchange(other.size_, 0)) {}
+  Buffer& operator=(Buffer&&) = delete;
+
+  // n elements; throws bad_alloc.
   template <class T>
   T* Get(int64_t n) {
-    const size_t bytes = static_cast<size_t>(n) * sizeof(T) + 128;
-    if (bytes_.size() < bytes) {
-      bytes_.clear();  // nothing is worth copying
-      bytes_.resize(bytes);
+    const size_t bytes = (static_cast<size_t>(n) * sizeof(T) + kPage - 1) / kPage * kPage;
+    if (size_ < bytes) {
+      Free();  // nothing is worth copying
+      void* data = mmap(nullptr, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+      if (data == MAP_FAILED) throw std::bad_alloc();
+      data_ = data;
+      size_ = bytes;
+      if (bytes >= kLargePage) madvise(data_, size_, MADV_HUGEPAGE);  // a wish: without it all is well, but slower
     }
-    const auto address = reinterpret_cast<uintptr_t>(bytes_.data());
-    return reinterpret_cast<T*>(bytes_.data() + (64 - address % 64) % 64);
+    return static_cast<T*>(data_);
   }
 
  private:
-  std::vector<char> bytes_;
+  static constexpr size_t kPage = 4096;
+  static constexpr size_t kLargePage = size_t{2} << 20;
+
+  void Free() {
+    if (data_ != nullptr) munmap(data_, size_);
+    data_ = nullptr;
+    size_ = 0;
+  }
+
+  void* data_ = nullptr;
+  size_t size_ = 0;
 };
 
 struct LayerNormWeights {
@@ -83,7 +106,7 @@ struct Activations {
   int64_t T = 0;
   float* x = nullptr;      // (T + kTileTokens, E)
   float* y = nullptr;      // (T + kTileTokens, E): attention's output
-  void* qkv = nullptr;     // (T, 3E), float or bfloat16
+  void* qkv = nullptr;     // (3, H, T, D), float or bfloat16
   float* log_a = nullptr;  // (T, Hp): LION-S
   Buffer buffers[4];
 };
@@ -279,10 +302,17 @@ const void* CpuEncoder::Impl::Operand(const float* x, int64_t rows, int64_t widt
 }
 
 void CpuEncoder::Impl::ProjectQkv(Activations& a, const Layer& layer, int64_t first, int64_t last, Workspace& w) const {
-  const int64_t row_bytes = 3 * E * (bf16 ? 2 : 4);
+  // A head's rows side by side: attention walks them once a direction, and the hardware fetches ahead only what is
+  // near.
+  const int64_t piece = D * (bf16 ? 2 : 4);
   layer.qkv->Run(Operand(a.x + first * E, last - first, E, w.in), last - first,
                  [&](int64_t row, int64_t rows, const void* y) {
-                   std::memcpy(static_cast<char*>(a.qkv) + (first + row) * row_bytes, y, rows * row_bytes);
+                   const char* from = static_cast<const char*>(y);
+                   for (int64_t t = first + row; t < first + row + rows; ++t) {
+                     for (int64_t part = 0; part < 3 * H; ++part, from += piece) {
+                       std::memcpy(static_cast<char*>(a.qkv) + (part * a.T + t) * piece, from, piece);
+                     }
+                   }
                  });
   if (config.variant == Variant::kS) {
     TextLogDecays(a.x + first * E, last - first, E, layer.gate_weight.data(), layer.gate_bias.data(), Hp,
@@ -293,16 +323,16 @@ void CpuEncoder::Impl::ProjectQkv(Activations& a, const Layer& layer, int64_t fi
 AttentionParams CpuEncoder::Impl::HeadParams(const Activations& a, const Layer& layer, const Slice& slice,
                                              int64_t head) const {
   const int64_t element = bf16 ? 2 : 4;
-  const char* q = static_cast<const char*>(a.qkv) + (slice.start * 3 * E + head * D) * element;
+  const char* q = static_cast<const char*>(a.qkv) + (head * a.T + slice.start) * D * element;
   AttentionParams p;
   p.L = slice.L;
   p.D = static_cast<int>(D);
   p.scale = 1.f / std::sqrt(static_cast<float>(D));
   p.bfloat16 = bf16;
   p.q = q;
-  p.k = q + E * element;
-  p.v = q + 2 * E * element;
-  p.stride = 3 * E;
+  p.k = q + H * a.T * D * element;
+  p.v = q + 2 * H * a.T * D * element;
+  p.stride = D;
   if (config.variant == Variant::kD) p.log_a = &layer.log_lambda[head];
   if (config.variant == Variant::kS) {
     p.log_a = a.log_a + slice.start * Hp + head;
