@@ -8,9 +8,11 @@
 // tokens and spans.
 //
 // Cost: linear in the text, whatever the limit, since tokens beyond it are counted. Memory: what a limit cuts off is
-// not kept, and tokenizers of BERT's kind (words end at white space) take text in pieces of 64 KiB, so that only the
-// result grows with the text. Others, and stretches without ASCII white space, need some 60 bytes a byte of text for
-// the length of the call where words are long, and 500 where each byte is a token ("....").
+// not kept, and BERT's tokenizers take text in pieces of 64 KiB, cut before white space, punctuation and (where they
+// are words of their own) ideographs, so that only the result grows with the text: 16 MiB of "." and a limit of 512
+// need some 50 MiB. A single word of many bytes is one piece and needs some 60 bytes a byte of it for the length of the
+// call. Others of BERT's kind (words end at white space) are cut at ASCII white space alone, and all others not at all;
+// between two cuts they need up to 500 bytes a byte ("....").
 
 #include <cstddef>
 #include <cstdint>

@@ -73,6 +73,18 @@ def with_added_tokens() -> Tokenizer:
     return tokenizer
 
 
+def with_added_punctuation() -> Tokenizer:
+    tokenizer = bert()
+    tokenizer.add_tokens([AddedToken(content, normalized=False) for content in ("..", "!#", "#x]", "a.", "[[[[")])
+    return tokenizer
+
+
+def with_added_words() -> Tokenizer:
+    tokenizer = bert()
+    tokenizer.add_tokens([AddedToken(content, normalized=False, single_word=True) for content in ("server", "#", "_a")])
+    return tokenizer
+
+
 def with_file_limits() -> Tokenizer:
     tokenizer = bert()
     tokenizer.enable_truncation(5)
@@ -93,9 +105,16 @@ MADE = {
         pre_tokenizer=pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Punctuation(),
                                                pre_tokenizers.Digits(individual_digits=True)])),
     "nfc-whitespace": lambda: bert_variant(normalizer=normalizers.NFC(), pre_tokenizer=pre_tokenizers.Whitespace()),
+    # NFC makes one letter of "=" and a stroke, which BERT's pre-tokenizer does not take for punctuation.
+    "nfc-bert": lambda: bert_variant(normalizer=normalizers.NFC()),
+    "bert-digits": lambda: bert_variant(pre_tokenizer=pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Digits(individual_digits=True)])),
+    "accents-kept": lambda: bert_variant(normalizer=normalizers.BertNormalizer(strip_accents=False, lowercase=True)),
     "no-normalizer": lambda: bert_variant(normalizer=None),
     "no-pre-tokenizer": lambda: bert_variant(pre_tokenizer=None),
     "added-tokens": with_added_tokens,
+    "added-punctuation": with_added_punctuation,
+    "added-words": with_added_words,
     "file-limits": with_file_limits,
     "roberta": lambda: byte_level_bpe(processors.RobertaProcessing(("</s>", 1), ("<s>", 0)), add_prefix_space=True),
     "roberta-untrimmed": lambda: byte_level_bpe(
@@ -152,6 +171,16 @@ def noise(seed: int, characters: int) -> str:
     return "".join(out)
 
 
+def unbroken(seed: int, size: int, pieces: list[str]) -> str:
+    """At least `size` bytes of these at random, nothing between them."""
+    rng = random.Random(seed)
+    out, length = [], 0
+    while length < size:
+        out.append(rng.choice(pieces))
+        length += len(out[-1].encode())
+    return "".join(out)
+
+
 SHORT = {
     "empty": "",
     "space": " ",
@@ -197,6 +226,21 @@ def long_texts() -> dict[str, str]:
         "special-tokens": "[SEP] [CLS]x " * 15_000,
         # Several pieces (64 KiB each), cut wherever the white space happens to be.
         **{f"noise-{seed}": noise(seed, 80_000) for seed in range(3)},
+        # No white space: cut at punctuation and ideographs, but not inside an added token.
+        "dots": "." * 150_000,
+        "brackets": "a" + "[" * 70_000 + "]" * 70_000,
+        "added-tokens": "x[MASK]" * 20_000,
+        "almost-added-tokens": "K][MASK" * 20_000,
+        "unbroken-marks": unbroken(
+            1, 150_000, [".", ",", "!", "[MASK]", "[", "]", "#", "x", "_a", "MASK]", "server", "Σ"]),
+        "unbroken-combining": unbroken(
+            2, 150_000, ["=", "\u0338", ".", "\u0301", "\u0323", "e", "É", "\0", "\x0b", "\u200d"]),
+        "unbroken-scripts": unbroken(
+            3, 150_000, ["、", "。", "！", "«", "\u3000", "\u00a0", "\u2028", "؟", "।", "word", "слово", "\x85", "\x0c",
+                         "\u0301", "\u093c", "\u037e", "\u2329"]),
+        "han": unbroken(4, 150_000, [chr(c) for c in range(0x4E00, 0x5200)]),
+        "han-punctuated": unbroken(
+            5, 150_000, [*"你好世界这是一个测试，。！", "\u0301", "豈", "𠀀", "\U0002f800", "\ufada", "A", "[SEP]"]),
     }
 
 
@@ -296,6 +340,7 @@ def test_pairs(both):
         both.check([SHORT[first], SHORT[first]])
     long = long_texts()
     both.check([long["noise-0"], long["noise-1"]])
+    both.check([long["unbroken-marks"], long["han-punctuated"]])
 
 
 @pytest.mark.parametrize("side", [RIGHT, LEFT], ids=["right", "left"])
@@ -319,3 +364,11 @@ def test_truncation_of_long_texts(both, side):
         full = both.check(rows)
         for max_tokens in (64, 512, 40_001):
             assert both.check(rows, max_tokens, side)["untruncated"] == len(full["ids"])
+
+
+@pytest.mark.parametrize("side", [RIGHT, LEFT], ids=["right", "left"])
+@pytest.mark.parametrize("name", ["unbroken-marks", "han-punctuated"])
+def test_truncation_of_unbroken_texts(both, name, side):
+    text = long_texts()[name]
+    untruncated = len(both.ours.encode([text])["ids"])  # test_long looks at them
+    assert both.check([text], 40_001, side)["untruncated"] == untruncated

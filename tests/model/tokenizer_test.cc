@@ -348,7 +348,28 @@ TEST(LongTextTest, TheEndKeepsItsPlaceInTheText) {
                                            ByteSpan{end - 3, end}, ByteSpan{0, 0}));
 }
 
-// No white space to cut at: the whole is one piece, and one unknown word.
+// Cut without white space: every byte is a token, and so is every ideograph and special token.
+TEST(LongTextTest, SixteenMebibytesWithoutWhiteSpace) {
+  const auto tokenizer = Open();
+  const uint32_t size = uint32_t{16} << 20;
+  const auto dots = tokenizer->Encode(std::string(size, '.'), std::nullopt, All(512, TruncationSide::kLeft));
+  ASSERT_TRUE(dots.ok()) << dots.status();
+  EXPECT_EQ(dots->untruncated_tokens, size + 2u);
+  ASSERT_EQ(dots->tokens.size(), 512u);
+  EXPECT_EQ(dots->tokens[1], ".");
+  EXPECT_EQ(dots->spans[1], (ByteSpan{size - 510, size - 509}));
+  EXPECT_EQ(dots->spans[510], (ByteSpan{size - 1, size}));
+
+  std::string text;
+  for (int i = 0; i < 100000; ++i) text += "你[SEP]";
+  const auto mixed = tokenizer->Encode(text, std::nullopt, All(4, TruncationSide::kLeft));
+  ASSERT_TRUE(mixed.ok()) << mixed.status();
+  EXPECT_EQ(mixed->untruncated_tokens, 200002u);
+  EXPECT_THAT(mixed->tokens, ElementsAre("[CLS]", "你", "[SEP]", "[SEP]"));
+  EXPECT_EQ(mixed->spans[1], (ByteSpan{799992, 799995}));
+}
+
+// Nothing to cut at: the whole is one piece, and one unknown word.
 TEST(LongTextTest, OneWordOfMebibytes) {
   const std::string text(size_t{4} << 20, 'x');
   const auto encoding = Open()->Encode(text, std::nullopt, All(512));

@@ -4,8 +4,8 @@
 //! One text or a pair to ids, types, byte spans and tokens, equal to what `tokenizers::Tokenizer::encode` gives, but in
 //! memory that does not grow with text beyond the limit.
 //!
-//! 1. `tokenize` turns each text into its own tokens, in pieces where that is exact (`cuts_at_whitespace`), and keeps no
-//!    more of them than the limit leaves room for.
+//! 1. `tokenize` turns each text into its own tokens, in pieces where that is exact (`Cuts`), and keeps no more of them
+//!    than the limit leaves room for.
 //! 2. `longest_first` says how many of each text stay.
 //! 3. The layout, learnt from the post-processor when the file was opened, puts them and the special tokens in order.
 
@@ -13,6 +13,7 @@ use crate::Error;
 use tokenizers::{
     Encoding, NormalizerWrapper, OffsetType, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper, Tokenizer,
 };
+use unicode_categories::UnicodeCategories;
 
 /// Text is cut into pieces of at least this size. Small enough for a second-level cache (the crate needs some 60 bytes a
 /// byte of text), large enough that the cuts cost nothing.
@@ -86,7 +87,7 @@ impl Sequence {
 pub struct TextEncoder {
     tokenizer: Tokenizer,
     layouts: [Layout; 2],
-    in_pieces: bool,
+    cuts: Cuts,
     moves_spans: bool,
     vocab_size: usize,
 }
@@ -107,7 +108,7 @@ impl TextEncoder {
         });
         let vocab_size = tokenizer.get_vocab(true).into_values().chain(specials).max().map_or(0, |id| id as usize + 1);
         Ok(Self {
-            in_pieces: cuts_at_whitespace(&tokenizer),
+            cuts: Cuts::of(&tokenizer),
             moves_spans: moves_spans(tokenizer.get_post_processor()),
             layouts,
             tokenizer,
@@ -175,7 +176,7 @@ impl TextEncoder {
         let mut sequence = Sequence::default();
         let mut begin = 0;
         loop {
-            let end = if self.in_pieces { piece_end(text.as_bytes(), begin) } else { text.len() };
+            let end = self.cuts.piece_end(text, begin);
             let piece = self.tokenize_piece(&text[begin..end], offsets).map_err(|e| Error::internal(e.to_string()))?;
             sequence.total += piece.len();
             sequence.ids.extend_from_slice(piece.get_ids());
@@ -336,13 +337,104 @@ fn longest_first(totals: [usize; 2], room: usize) -> [usize; 2] {
     }
 }
 
-/// The end of the piece that begins at `begin`: before the first ASCII white space at least PIECE_BYTES on, or the end.
-fn piece_end(text: &[u8], begin: usize) -> usize {
-    let from = begin + PIECE_BYTES;
-    if from >= text.len() {
-        return text.len();
+/// Where a text may be cut so that the pieces give the same tokens as the whole.
+enum Cuts {
+    Never,
+    /// Before ASCII white space.
+    BeforeSpace,
+    /// Also before every character that begins a word of its own, or ends one: white space, punctuation, and ideographs
+    /// where `ideographs`; but not inside an added token, of which `added` has the contents.
+    BeforeWord {
+        ideographs: bool,
+        added: Vec<Vec<u8>>,
+    },
+}
+
+impl Cuts {
+    fn of(tokenizer: &Tokenizer) -> Self {
+        if !cuts_at_whitespace(tokenizer) {
+            return Self::Never;
+        }
+        // No normalizer that composes characters: "=" begins a word, "=" and the stroke after it may become one letter.
+        let ideographs = match tokenizer.get_normalizer() {
+            None => Some(false),
+            Some(NormalizerWrapper::BertNormalizer(bert)) => Some(bert.handle_chinese_chars),
+            Some(_) => None,
+        };
+        // The first ends words at punctuation; `cuts_at_whitespace` has seen to it that those after it only split them.
+        let isolates = match tokenizer.get_pre_tokenizer() {
+            Some(PreTokenizerWrapper::BertPreTokenizer(_)) => true,
+            Some(PreTokenizerWrapper::Sequence(all)) => {
+                matches!(all.as_ref().first(), Some(PreTokenizerWrapper::BertPreTokenizer(_)))
+            }
+            _ => false,
+        };
+        // Contents are then found in the text as it was given, whatever stands around them.
+        let added = tokenizer.get_added_tokens_decoder();
+        let found_as_given = added.values().all(|t| !t.normalized && !t.single_word);
+        match ideographs {
+            Some(ideographs) if isolates && found_as_given => {
+                Self::BeforeWord { ideographs, added: added.values().map(|t| t.content.clone().into_bytes()).collect() }
+            }
+            _ => Self::BeforeSpace,
+        }
     }
-    text[from..].iter().position(|b| matches!(b, b' ' | b'\t' | b'\n' | b'\r')).map_or(text.len(), |i| from + i)
+
+    /// The end of the piece that begins at `begin`: the first cut at least PIECE_BYTES on, or the end of the text.
+    fn piece_end(&self, text: &str, begin: usize) -> usize {
+        let mut from = begin + PIECE_BYTES;
+        if from >= text.len() {
+            return text.len();
+        }
+        while !text.is_char_boundary(from) {
+            from += 1;
+        }
+        let cut = match self {
+            Self::Never => None,
+            Self::BeforeSpace => text.as_bytes()[from..].iter().position(|&b| is_ascii_space(b.into())),
+            Self::BeforeWord { ideographs, added } => text[from..]
+                .char_indices()
+                .find(|&(at, c)| {
+                    is_ascii_space(c)
+                        || (c.is_ascii_punctuation() && !is_inside(text.as_bytes(), from + at, added))
+                        || (!c.is_ascii() && (begins_word(c) || (*ideographs && is_ideograph(c))))
+                })
+                .map(|(at, _)| at),
+        };
+        cut.map_or(text.len(), |at| from + at)
+    }
+}
+
+fn is_ascii_space(c: char) -> bool {
+    matches!(c, ' ' | '\t' | '\n' | '\r')
+}
+
+/// Whether BertPreTokenizer ends words before `c`, and BertNormalizer neither drops it nor joins it to what stands
+/// before it: white space and punctuation are no combining marks, and those that are decomposed stay what they are.
+/// Controls are left out: white space to the one, some of them are nothing to the other.
+fn begins_word(c: char) -> bool {
+    (c.is_whitespace() && !c.is_control()) || c.is_punctuation()
+}
+
+/// What BertNormalizer puts spaces around (handle_chinese_chars).
+fn is_ideograph(c: char) -> bool {
+    matches!(
+        u32::from(c),
+        0x4E00..=0x9FFF
+            | 0x3400..=0x4DBF
+            | 0x20000..=0x2A6DF
+            | 0x2A700..=0x2B73F
+            | 0x2B740..=0x2B81F
+            | 0x2B920..=0x2CEAF
+            | 0xF900..=0xFAFF
+            | 0x2F800..=0x2FA1F
+    )
+}
+
+/// Whether one of `contents` stands in the text across `at`. The crate takes the leftmost and longest of them; where
+/// none stands across a cut it finds the same ones on either side.
+fn is_inside(text: &[u8], at: usize, contents: &[Vec<u8>]) -> bool {
+    contents.iter().any(|content| (1..content.len()).any(|n| n <= at && text[at - n..].starts_with(content)))
 }
 
 /// Whether a text cut before ASCII white space gives the same tokens as the whole: true where every normalizer maps
