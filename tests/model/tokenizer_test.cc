@@ -316,7 +316,6 @@ TEST(TokenizerTest, ManyThreadsShareOne) {
   EXPECT_THAT(wrong, testing::Each(0));
 }
 
-constexpr size_t kLargest = size_t{64} << 20;  // what one message may hold
 
 // hello sequences hello sequences ...: 16 bytes and 3 tokens a round.
 std::string Rounds(size_t rounds) {
