@@ -316,7 +316,6 @@ TEST(TokenizerTest, ManyThreadsShareOne) {
   EXPECT_THAT(wrong, testing::Each(0));
 }
 
-
 // hello sequences hello sequences ...: 16 bytes and 3 tokens a round.
 std::string Rounds(size_t rounds) {
   std::string text;
