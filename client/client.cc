@@ -94,6 +94,14 @@ class InFlight {
   std::unordered_set<grpc::ClientContext*> contexts_ ABSL_GUARDED_BY(mu_);
 };
 
+// Keeps the process's first two channels. All callback calls share one completion queue, which goes with the last
+// channel that used it; gRPC 1.51 now and then aborts in doing so (cq refcount, "prior > 0") while a thread is still on
+// its way in.
+void KeepForever(const std::shared_ptr<grpc::Channel>& encoder, const std::shared_ptr<grpc::Channel>& health) {
+  static const auto& kept = *new std::pair(encoder, health);
+  static_cast<void>(kept);
+}
+
 }  // namespace
 
 bool MayRetry(const absl::Status& status) {
@@ -169,8 +177,11 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ConnectOptions& opt
 
   auto impl = std::make_unique<Impl>();
   impl->options = options;
-  impl->encoder = v1::EncoderService::NewStub(grpc::CreateCustomChannel(options.target, *credentials, arguments));
-  impl->health = grpc::health::v1::Health::NewStub(grpc::CreateCustomChannel(options.target, *credentials, plain));
+  const auto encoder_channel = grpc::CreateCustomChannel(options.target, *credentials, arguments);
+  const auto health_channel = grpc::CreateCustomChannel(options.target, *credentials, plain);
+  KeepForever(encoder_channel, health_channel);
+  impl->encoder = v1::EncoderService::NewStub(encoder_channel);
+  impl->health = grpc::health::v1::Health::NewStub(health_channel);
   return std::unique_ptr<Client>(new Client(std::move(impl)));
 }
 
