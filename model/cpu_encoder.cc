@@ -28,8 +28,7 @@ namespace {
 constexpr int64_t kGroupTokens = 256;   // what one worker takes through the layers at a time
 constexpr int64_t kSharedTokens = 512;  // longer rows are shared by all workers
 constexpr int64_t kTileTokens = Linear::kMaxTileRows;
-constexpr float kAfterEps = 1e-5f;     // of layer_norm_after
-constexpr float kMinLogDecay = -80.f;  // exp of it is 0 beside anything; keeps differences of sums finite
+constexpr float kAfterEps = 1e-5f;  // of layer_norm_after
 
 // An aligned array that only grows, zero where it was never written. Its pages come straight from the kernel, large
 // ones where it has them: a long row's buffers are made and dropped with it.
@@ -200,10 +199,7 @@ absl::Status CpuEncoder::Impl::Load() {
     if (config.layer_norm_after) layer.after = norm(self + "layer_norm");
     if (config.variant == Variant::kD) {
       layer.log_lambda = reader.Read(self + "ai", {H});
-      for (float& alpha : layer.log_lambda) {
-        const double log_lambda = -std::log1p(std::exp(-static_cast<double>(alpha)));
-        alpha = std::isnan(alpha) ? alpha : static_cast<float>(std::max<double>(log_lambda, kMinLogDecay));
-      }
+      LogLambda(&layer.log_lambda);
     }
     if (config.variant == Variant::kS) {
       const std::vector<float> w = reader.Read(self + "Wa_i.weight", {H, E});

@@ -24,9 +24,8 @@
 namespace lion {
 namespace {
 
-constexpr float kAfterEps = 1e-5f;     // of layer_norm_after
-constexpr float kMinLogDecay = -80.f;  // exp of it is 0 beside anything; keeps differences of sums finite
-constexpr int64_t kAlignment = 256;    // of every array in a buffer: what cuBLASLt's algorithms were chosen for
+constexpr float kAfterEps = 1e-5f;   // of layer_norm_after
+constexpr int64_t kAlignment = 256;  // of every array in a buffer: what cuBLASLt's algorithms were chosen for
 
 int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
 
@@ -333,10 +332,7 @@ absl::Status CudaEncoder::Impl::Load() {
     if (config.variant == Variant::kD) {
       std::vector<float> log_lambda = reader.Read(self + "ai", {H});
       LION_RETURN_IF_ERROR(reader.status());
-      for (float& alpha : log_lambda) {
-        const double value = -std::log1p(std::exp(-static_cast<double>(alpha)));
-        alpha = std::isnan(alpha) ? alpha : static_cast<float>(std::max<double>(value, kMinLogDecay));
-      }
+      LogLambda(&log_lambda);
       LION_RETURN_IF_ERROR(Assign(upload_floats(log_lambda), &layer.log_lambda));
     }
     if (config.variant == Variant::kS) {

@@ -4,6 +4,7 @@
 #include "model/weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
@@ -67,6 +68,14 @@ absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& 
   }
   if (labels == 0) return absl::InvalidArgumentError(absl::StrCat(rows, "a classifier has at least 1"));
   return labels;
+}
+
+void LogLambda(std::vector<float>* alphas) {
+  constexpr double kMinLogDecay = -80;
+  for (float& alpha : *alphas) {
+    const double log_lambda = -std::log1p(std::exp(-static_cast<double>(alpha)));
+    alpha = std::isnan(alpha) ? alpha : static_cast<float>(std::max(log_lambda, kMinLogDecay));
+  }
 }
 
 void ReadElements(const StoredTensor& tensor, int64_t first, int64_t n, float* out) {

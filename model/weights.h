@@ -52,6 +52,10 @@ class WeightReader {
 // names any. INVALID_ARGUMENT naming both numbers.
 absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& config);
 
+// The logarithms of LION-D's decays, -log1p(e^-alpha), from a layer's alphas in place; at least -80, whose exponential
+// is 0 beside anything while differences of sums stay finite. NaN stays NaN.
+void LogLambda(std::vector<float>* alphas);
+
 // n elements of a stored tensor from element first on, as fp32. The tensor's type must be F32, F16 or BF16.
 void ReadElements(const StoredTensor& tensor, int64_t first, int64_t n, float* out);
 

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Makes the corpus that the demo model is trained and judged on, from Debian's own package lists.
 
-    python prepare_data.py --work build/train_demo          # needs apt, pip and a network; CPU only, about five minutes
+    python prepare_data.py --mirror MIRROR --work build/train_demo          # needs apt, pip and a network; CPU only, about five minutes
 
 It writes, under --work:
     corpus.jsonl.xz   one package a line: name, suite, group, section, synopsis, paragraphs (lists of sentences),
@@ -264,7 +264,7 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--work", default="build/train_demo")
     p.add_argument("--texts", default="demo/texts")
-    p.add_argument("--mirror", default="http://deb.debian.org/debian")
+    p.add_argument("--mirror", required=True, help="a Debian mirror, as /etc/apt/sources.list names it")
     p.add_argument("--seed", type=int, default=7)
     p.add_argument("--test_groups", type=int, default=2600)
     p.add_argument("--dev_groups", type=int, default=900)

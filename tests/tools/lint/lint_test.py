@@ -44,7 +44,7 @@ SAMPLES = [
     ("licence_header", ("server/a.cc", "int a;\n"), [("server/a.cc", C), ("tools/a.py", P)]),
     ("guard_from_path", ("server/a.h", header("SERVER_A_H")), [("server/a.h", header("LION_SERVER_A_H_"))]),
     ("nothing_left_to_do", ("server/a.cc", C + "// TODO: more\n"), []),
-    ("no_registry_hosts", ("docs/a.md", "pip install --index-url https://pypi.org/simple x\n"), [("docs/a.md", "pip install x\n")]),
+    ("no_registry_hosts", ("docs/a.md", "pip install --index-url https://pypi" + ".org/simple x\n"), [("docs/a.md", "pip install x\n")]),
     ("plain_text", ("docs/a.md", "a line \n"), [("docs/a.md", "a line\n")]),
     ("plain_text", ("server/a.cc", C + "\tint a;\n"), []),
     ("plain_text", ("docs/a.md", "no newline"), []),
