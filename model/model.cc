@@ -5,11 +5,13 @@
 
 #include <openssl/evp.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <memory>
 #include <string>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/escaping.h"
 #include "absl/strings/numbers.h"
@@ -49,26 +51,59 @@ absl::StatusOr<std::string> Version(const std::string& config, const WeightFiles
   return hex.substr(0, kVersionDigits);
 }
 
-// "cpu" is -1, "cuda:N" is N.
-absl::StatusOr<int> ParseDevice(absl::string_view device) {
-  if (device == "cpu") return -1;
-  absl::string_view digits = device;
-  int index = 0;
-  if (!absl::ConsumePrefix(&digits, "cuda:") || !absl::SimpleAtoi(digits, &index) || index < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("device '", device, "' is neither cpu nor cuda:N"));
+// The devices of a model: either the CPU, or CUDA's indices.
+struct Devices {
+  DeviceKind kind = DeviceKind::kCpu;
+  std::vector<int> indices;  // of kCuda
+};
+
+absl::StatusOr<Devices> ParseDevices(const std::vector<std::string>& names) {
+  Devices devices;
+  for (const std::string& name : names) {
+    if (name == "cpu") continue;
+    absl::string_view digits = name;
+    int index = 0;
+    if (!absl::ConsumePrefix(&digits, "cuda:") || !absl::SimpleAtoi(digits, &index) || index < 0) {
+      return absl::InvalidArgumentError(absl::StrCat("device '", name, "' is neither cpu nor cuda:N"));
+    }
+    if (std::find(devices.indices.begin(), devices.indices.end(), index) != devices.indices.end()) {
+      return absl::InvalidArgumentError(absl::StrCat("device '", name, "' is named twice"));
+    }
+    devices.kind = DeviceKind::kCuda;
+    devices.indices.push_back(index);
   }
-  return index;
+  if (names.empty() || (devices.indices.size() != names.size() && names.size() > 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("devices '", absl::StrJoin(names, ","), "': takes cpu alone, or one or more of cuda:N"));
+  }
+  return devices;
 }
 
 class LoadedModel : public Model {
  public:
   const ModelInfo& info() const override { return info_; }
   const Tokenizer* tokenizer() const override { return tokenizer_.get(); }
-  Encoder* encoder() override { return encoder_.get(); }
+  absl::Span<Encoder* const> encoders() override { return encoders_; }
+
+  void Add(std::unique_ptr<Encoder> encoder) {
+    encoders_.push_back(encoder.get());
+    owned_.push_back(std::move(encoder));
+  }
 
   ModelInfo info_;
   std::unique_ptr<Tokenizer> tokenizer_;
-  std::unique_ptr<Encoder> encoder_;
+
+ private:
+  std::vector<std::unique_ptr<Encoder>> owned_;
+  std::vector<Encoder*> encoders_;
+};
+
+// What the encoders of a model are made from.
+struct Source {
+  const ModelOptions& options;
+  const TextConfig& config;
+  const PipelineConfig& pipeline;
+  std::shared_ptr<const WeightFiles> weights;
 };
 
 // What the encoder of either device tells of itself.
@@ -90,6 +125,64 @@ void Describe(const DeviceEncoder& encoder, const ModelOptions& options, const T
   }
 }
 
+absl::Status AddCpuEncoder(const Source& source, ComputePool* pool, LoadedModel* model) {
+  CpuEncoder::Options options;
+  options.config = source.config;
+  options.pipeline = source.pipeline;
+  options.dtype = source.options.dtype;
+  options.chunk_tokens = source.options.chunk_tokens;
+  options.pool = pool;
+  options.weights = source.weights;
+  absl::StatusOr<std::unique_ptr<CpuEncoder>> encoder = CpuEncoder::Create(std::move(options));
+  if (!encoder.ok()) return encoder.status();
+  ModelInfo& info = model->info_;
+  Describe(**encoder, source.options, source.config, &info);
+  const int crossover = source.options.parallel_max_tokens;
+  info.parallel_max_tokens = crossover > 0 ? crossover : (*encoder)->MeasureCrossover();
+  info.max_batch_tokens = source.options.max_batch_tokens > 0 ? source.options.max_batch_tokens : kMaxBatchTokensCpu;
+  model->Add(*std::move(encoder));
+  return absl::OkStatus();
+}
+
+#ifdef LION_CUDA
+absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> devices, LoadedModel* model) {
+  ModelInfo& info = model->info_;
+  for (const int device : devices) {
+    CudaEncoder::Options options;
+    options.config = source.config;
+    options.pipeline = source.pipeline;
+    options.dtype = source.options.dtype;
+    options.device = device;
+    if (source.options.max_batch_tokens > 0) options.max_batch_tokens = source.options.max_batch_tokens;
+    options.chunk_tokens = source.options.chunk_tokens;
+    options.weights = source.weights;
+    int64_t max_batch_tokens = options.max_batch_tokens;
+    absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(options));
+    if (!encoder.ok()) return encoder.status();
+    if ((*encoder)->max_batch_tokens() > 0) max_batch_tokens = (*encoder)->max_batch_tokens();
+    if (model->encoders().empty()) {
+      // One description and one crossover for all: a row's bits must not depend on the device it runs on.
+      Describe(**encoder, source.options, source.config, &info);
+      info.parallel_max_tokens = source.options.parallel_max_tokens;
+      if (info.parallel_max_tokens == 0) {
+        const absl::StatusOr<int> crossover = (*encoder)->MeasureCrossover();
+        if (!crossover.ok()) return crossover.status();
+        info.parallel_max_tokens = *crossover;
+      }
+      info.max_batch_tokens = max_batch_tokens;
+    }
+    info.max_batch_tokens = std::min(info.max_batch_tokens, max_batch_tokens);
+    model->Add(*std::move(encoder));
+  }
+  return absl::OkStatus();
+}
+#else
+absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> /*devices*/, LoadedModel* /*model*/) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("device '", absl::StrJoin(source.options.devices, ","), "': this build has no CUDA"));
+}
+#endif
+
 }  // namespace
 
 int NumCudaDevices() {
@@ -101,8 +194,8 @@ int NumCudaDevices() {
 }
 
 absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, ComputePool* pool) {
-  const absl::StatusOr<int> device = ParseDevice(options.device);
-  if (!device.ok()) return device.status();
+  const absl::StatusOr<Devices> devices = ParseDevices(options.devices);
+  if (!devices.ok()) return devices.status();
   const std::string& directory = options.directory;
   std::error_code error;
   if (!std::filesystem::is_directory(directory, error)) {
@@ -133,44 +226,10 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   const std::shared_ptr<const WeightFiles> weights = *std::move(opened);
 
   ModelInfo& info = model->info_;
-  if (*device < 0) {
-    CpuEncoder::Options encoder_options;
-    encoder_options.config = *config;
-    encoder_options.pipeline = *pipeline;
-    encoder_options.dtype = options.dtype;
-    encoder_options.chunk_tokens = options.chunk_tokens;
-    encoder_options.pool = pool;
-    encoder_options.weights = weights;
-    absl::StatusOr<std::unique_ptr<CpuEncoder>> encoder = CpuEncoder::Create(std::move(encoder_options));
-    if (!encoder.ok()) return encoder.status();
-    Describe(**encoder, options, *config, &info);
-    info.parallel_max_tokens =
-        options.parallel_max_tokens > 0 ? options.parallel_max_tokens : (*encoder)->MeasureCrossover();
-    model->encoder_ = *std::move(encoder);
-  } else {
-#ifdef LION_CUDA
-    CudaEncoder::Options encoder_options;
-    encoder_options.config = *config;
-    encoder_options.pipeline = *pipeline;
-    encoder_options.dtype = options.dtype;
-    encoder_options.device = *device;
-    if (options.max_batch_tokens > 0) encoder_options.max_batch_tokens = options.max_batch_tokens;
-    encoder_options.chunk_tokens = options.chunk_tokens;
-    encoder_options.weights = weights;
-    absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(encoder_options));
-    if (!encoder.ok()) return encoder.status();
-    Describe(**encoder, options, *config, &info);
-    info.parallel_max_tokens = options.parallel_max_tokens;
-    if (info.parallel_max_tokens == 0) {
-      const absl::StatusOr<int> crossover = (*encoder)->MeasureCrossover();
-      if (!crossover.ok()) return crossover.status();
-      info.parallel_max_tokens = *crossover;
-    }
-    model->encoder_ = *std::move(encoder);
-#else
-    return absl::InvalidArgumentError(absl::StrCat("device '", options.device, "': this build has no CUDA"));
-#endif
-  }
+  const Source source = {options, *config, *pipeline, weights};
+  const absl::Status added = devices->kind == DeviceKind::kCpu ? AddCpuEncoder(source, pool, model.get())
+                                                               : AddCudaEncoders(source, devices->indices, model.get());
+  if (!added.ok()) return added;
 
   absl::StatusOr<std::string> version = Version(*config_text, *weights);
   if (!version.ok()) return version.status();
@@ -178,7 +237,8 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   info.version = *std::move(version);
   info.variant = config->variant;
   info.variant_name = std::string(Name(config->variant));
-  info.device = options.device;
+  info.devices = options.devices;
+  info.device = absl::StrJoin(options.devices, ",");
   info.dtype = options.dtype;
   info.hidden_width = config->hidden_width;
   info.vocab_size = config->vocab_size;

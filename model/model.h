@@ -4,7 +4,7 @@
 #ifndef LION_MODEL_MODEL_H_
 #define LION_MODEL_MODEL_H_
 
-// A model directory, loaded: what it is (ModelInfo), its tokenizer and its encoder.
+// A model directory, loaded: what it is (ModelInfo), its tokenizer and its encoders, one a device.
 //
 //   ComputePool pool(ComputePool::Options{.num_threads = 2});
 //   ModelOptions options;
@@ -20,6 +20,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "model/encoder.h"
 #include "model/tokenizer/tokenizer.h"
 #include "model/types.h"
@@ -34,13 +35,20 @@ inline constexpr int64_t kMaxParallelTokens = 16384;
 // The choices of --parallel_max_tokens when it is measured.
 inline constexpr int kCrossoverChoices[] = {64, 128, 256, 512, 1024};
 
+// The size to which batches are filled on the CPU unless somebody says otherwise: more gains nothing there.
+inline constexpr int64_t kMaxBatchTokensCpu = 16384;
+
 struct ModelOptions {
   std::string directory;
-  std::string device = "cpu";     // "cpu" | "cuda:N"; the latter needs a build with LION_CUDA, else INVALID_ARGUMENT
-  DType dtype = DType::kFloat32;  // every device has kFloat32 and kBFloat16; others are INVALID_ARGUMENT
-  int64_t max_batch_tokens = 0;   // of the batches to come: a GPU's buffers are made for it at load; 0 = 65,536
-  int chunk_tokens = 0;           // C where a row names none; 0 = the device's constant; at most 128
-  int parallel_max_tokens = 0;    // the crossover; 0 = measured at load, out of kCrossoverChoices
+  // "cpu" alone, or GPUs ("cuda:0", "cuda:1"), each once: one encoder on each. GPUs need a build with LION_CUDA.
+  std::vector<std::string> devices = {"cpu"};
+  DType dtype = DType::kFloat32;  // one of DTypesOf the device's kind
+  int64_t max_batch_tokens = 0;   // of the batches to come: a GPU's buffers are made for it at load; 0 = on the CPU
+                                  // kMaxBatchTokensCpu, on a GPU what its free memory allows
+  double memory_share = 1;        // of a GPU's memory that is free at load: what this model may take of it if
+                                  // max_batch_tokens is 0; 1 / n with n models still to be loaded, this one included
+  int chunk_tokens = 0;           // C where a row names none; 0 = the device's constant; at most kMaxChunkTokens
+  int parallel_max_tokens = 0;    // the crossover; 0 = measured on the first device, out of kCrossoverChoices
 };
 
 // The CUDA devices of this machine: 0 where none is to be seen, -1 where this build has no CUDA.
@@ -50,9 +58,10 @@ int NumCudaDevices();
 struct ModelInfo {
   std::string version;  // first 12 hex digits of SHA-256 over config.json and the weight files
   Variant variant = Variant::kLit;
-  std::string variant_name;    // "lion-s", ...
-  std::string input = "text";  // "text" | "image"
-  std::string device = "cpu";  // "cpu" | "cuda:N"
+  std::string variant_name;                    // "lion-s", ...
+  std::string input = "text";                  // "text" | "image"
+  std::vector<std::string> devices = {"cpu"};  // one encoder on each: "cpu", or "cuda:N" ...
+  std::string device = "cpu";                  // the same in one word, as ListModels shows it: "cuda:0,cuda:1"
   DType dtype = DType::kFloat32;
   int64_t hidden_width = 0;     // E
   int64_t embedding_width = 0;  // W: E, or what Dense makes of it
@@ -67,6 +76,7 @@ struct ModelInfo {
   bool normalize = false;             // the pipeline has a Normalize module
   int chunk_tokens = 0;               // C in force where a row names none
   int parallel_max_tokens = 0;        // the crossover in force
+  int64_t max_batch_tokens = 0;       // the size to which batches are filled: what the smallest device was made for
   std::vector<std::string> warnings;  // e.g. tensors that nothing uses; for the start-up log
 };
 
@@ -75,11 +85,11 @@ ComputeMode ResolveMode(std::optional<ComputeMode> asked, int64_t num_tokens, in
 
 class Model {
  public:
-  // Reads, checks and packs everything; measures the crossover if asked to. Takes seconds for a large model.
-  // pool runs the work of models on the CPU and must outlive them; models of one process share one pool. Other devices
-  // take no notice of it. Errors, each one line that names the file and what is wrong with it: NOT_FOUND (directory,
-  // config.json or weights missing), INVALID_ARGUMENT (a field, a missing or misshapen tensor with both shapes, a
-  // hostile header, an unsupported dtype).
+  // Reads, checks and packs everything, the files once for all devices; measures the crossover if asked to. Takes
+  // seconds for a large model. pool runs the work of models on the CPU and must outlive them; models of one process
+  // share one pool. Other devices take no notice of it. Errors, each one line that names the file and what is wrong
+  // with it: NOT_FOUND (directory, config.json or weights missing; no such GPU), INVALID_ARGUMENT (a field, a missing
+  // or misshapen tensor with both shapes, a hostile header, an unsupported dtype).
   static absl::StatusOr<std::unique_ptr<Model>> Load(const ModelOptions& options, ComputePool* pool);
 
   virtual ~Model() = default;
@@ -89,8 +99,12 @@ class Model {
   // Null where the directory has no tokenizer.json: text is then refused, ids work. Thread-safe.
   virtual const Tokenizer* tokenizer() const = 0;
 
-  // Never null. See Encoder for its threads.
-  virtual Encoder* encoder() = 0;
+  // One for each of ModelInfo::devices, in that order: never empty, none null. See Encoder for their threads; two
+  // encoders know nothing of each other.
+  virtual absl::Span<Encoder* const> encoders() = 0;
+
+  // The first: for those who use one device.
+  Encoder* encoder() { return encoders().front(); }
 };
 
 }  // namespace lion

@@ -3,7 +3,12 @@
 
 #include "model/types.h"
 
+#include <algorithm>
+#include <string>
 #include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 
 namespace lion {
 namespace {
@@ -16,6 +21,9 @@ constexpr std::pair<DType, absl::string_view> kDTypes[] = {{DType::kFloat32, "fl
                                                            {DType::kFloat16, "float16"},
                                                            {DType::kInt8, "int8"},
                                                            {DType::kFp8, "fp8"}};
+
+constexpr DType kCpuDTypes[] = {DType::kFloat32, DType::kBFloat16};
+constexpr DType kCudaDTypes[] = {DType::kFloat32, DType::kBFloat16};
 
 template <typename E, size_t N>
 absl::string_view NameIn(const std::pair<E, absl::string_view> (&table)[N], E value) {
@@ -57,6 +65,20 @@ absl::string_view Name(Pooling pooling) {
       return "tokens";
   }
   return "unknown";
+}
+
+absl::string_view Name(DeviceKind kind) { return kind == DeviceKind::kCpu ? "cpu" : "cuda"; }
+
+absl::Span<const DType> DTypesOf(DeviceKind kind) {
+  return kind == DeviceKind::kCpu ? absl::MakeConstSpan(kCpuDTypes) : absl::MakeConstSpan(kCudaDTypes);
+}
+
+absl::Status CheckDType(DType dtype, DeviceKind kind) {
+  const absl::Span<const DType> has = DTypesOf(kind);
+  if (std::find(has.begin(), has.end(), dtype) != has.end()) return absl::OkStatus();
+  const auto append_name = [](std::string* out, DType one) { absl::StrAppend(out, Name(one)); };
+  return absl::InvalidArgumentError(absl::StrCat("dtype ", Name(dtype), " is not available on ", Name(kind),
+                                                 ": it has ", absl::StrJoin(has, ", ", append_name)));
 }
 
 absl::string_view Name(ComputeMode mode) { return NameIn(kModes, mode); }

@@ -9,7 +9,9 @@
 #include <cstdint>
 #include <optional>
 
+#include "absl/status/status.h"
 #include "absl/strings/string_view.h"
+#include "absl/types/span.h"
 
 namespace lion {
 
@@ -43,6 +45,14 @@ absl::string_view Name(DType dtype);
 // What every device takes: the widest head (D), and the largest chunk (C) that a row, a caller or a flag may name.
 inline constexpr int64_t kMaxHeadWidth = 128;
 inline constexpr int kMaxChunkTokens = 128;
+
+// The kinds of device, and the precisions that each has, in the order in which messages list them.
+enum class DeviceKind { kCpu, kCuda };
+absl::string_view Name(DeviceKind kind);  // "cpu", "cuda"
+absl::Span<const DType> DTypesOf(DeviceKind kind);
+
+// OK, or INVALID_ARGUMENT "dtype fp8 is not available on cpu: it has float32, bfloat16".
+absl::Status CheckDType(DType dtype, DeviceKind kind);
 
 // The inverse of Name; nullopt for anything else ("auto" included).
 std::optional<ComputeMode> ParseComputeMode(absl::string_view name);

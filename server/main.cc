@@ -95,7 +95,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Model>>> LoadModels(const ServerConfi
     LogInfo(absl::StrCat("loading model ", spec.name, " from ", spec.directory));
     ModelOptions options;
     options.directory = spec.directory;
-    options.device = config.device;
+    options.devices = {config.device};
     options.max_batch_tokens = config.server.max_batch_tokens;
     options.dtype = config.dtype;
     options.chunk_tokens = config.chunk_tokens;

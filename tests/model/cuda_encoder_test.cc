@@ -36,7 +36,7 @@ constexpr Form kForms[] = {{ComputeMode::kParallel, 0},  {ComputeMode::kChunked,
 std::unique_ptr<Model> Load(const std::string& directory, DType dtype) {
   ModelOptions options;
   options.directory = directory;
-  options.device = "cuda:0";
+  options.devices = {"cuda:0"};
   options.dtype = dtype;
   options.parallel_max_tokens = 128;
   absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, nullptr);
@@ -475,7 +475,7 @@ TEST_F(CudaEncoderTest, MeasuresItsCrossover) {
   const RandomModel directory(RandomModelOptions{});
   ModelOptions options;
   options.directory = directory.directory();
-  options.device = "cuda:0";
+  options.devices = {"cuda:0"};
   options.dtype = DType::kBFloat16;
   const absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, nullptr);
   ASSERT_TRUE(model.ok()) << model.status();
@@ -491,12 +491,12 @@ TEST(CudaModelTest, NamesWhatItCannotLoad) {
                                         {"cuda:x", "neither cpu nor cuda:N"},
                                         {"gpu:0", "neither cpu nor cuda:N"},
                                         {"cuda:1000", "cuda:1000: "}}) {
-    options.device = device;
+    options.devices = {device};
     const absl::Status status = Model::Load(options, nullptr).status();
     EXPECT_FALSE(status.ok()) << device;
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
   }
-  options.device = "cuda:0";
+  options.devices = {"cuda:0"};
   options.dtype = DType::kFloat16;
   const absl::Status status = Model::Load(options, nullptr).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);

@@ -195,17 +195,21 @@ TEST(ModelTest, RefusesLabelsThatDoNotFitTheClassifier) {
 TEST(ModelTest, RefusesDevicesThatThereAreNot) {
   ComputePool pool({.num_threads = 1});
   const RandomModel directory({});
-  const std::pair<std::string, std::string> cases[] = {
-      {"gpu", "device 'gpu' is neither cpu nor cuda:N"},
-      {"cuda:", "device 'cuda:' is neither cpu nor cuda:N"},
-      {"cuda:-1", "device 'cuda:-1' is neither cpu nor cuda:N"},
-      {"cuda:1000", "cuda:1000"},  // a build without CUDA says so, others count the devices
+  const std::pair<std::vector<std::string>, std::string> cases[] = {
+      {{"gpu"}, "device 'gpu' is neither cpu nor cuda:N"},
+      {{"cuda:"}, "device 'cuda:' is neither cpu nor cuda:N"},
+      {{"cuda:-1"}, "device 'cuda:-1' is neither cpu nor cuda:N"},
+      {{"cuda:0", "cuda:00"}, "device 'cuda:00' is named twice"},
+      {{"cuda:0", "cpu"}, "devices 'cuda:0,cpu': takes cpu alone"},
+      {{"cpu", "cpu"}, "devices 'cpu,cpu': takes cpu alone"},
+      {{}, "devices '': takes cpu alone"},
+      {{"cuda:1000"}, "cuda:1000"},  // a build without CUDA says so, others count the devices
   };
-  for (const auto& [device, message] : cases) {
+  for (const auto& [devices, message] : cases) {
     ModelOptions options;
-    options.device = device;
+    options.devices = devices;
     const absl::StatusOr<std::unique_ptr<Model>> model = Load(directory, &pool, options);
-    ASSERT_FALSE(model.ok()) << device;
+    ASSERT_FALSE(model.ok()) << message;
     EXPECT_THAT(std::string(model.status().message()), HasSubstr(message));
   }
 }
