@@ -86,7 +86,7 @@ struct Layer {
   std::vector<float> gate_bias;    // (Hp)
 };
 
-struct DenseLayer {
+struct HeadLayer {
   std::unique_ptr<Linear> linear;
   bool tanh = false;
 };
@@ -140,14 +140,12 @@ struct CpuEncoder::Impl {
   std::vector<float> position;  // (max_positions, E)
   LayerNormWeights embedding_norm;
   std::vector<Layer> layers;
-  std::vector<DenseLayer> dense;
-  std::unique_ptr<Linear> pooler;
-  std::unique_ptr<Linear> classifier;
+  std::vector<HeadLayer> pooled_head;      // Dense
+  std::vector<HeadLayer> classified_head;  // pooler, classifier
   std::vector<std::string> unused;
   std::vector<Workspace> workspaces;  // one a worker
 
   absl::Status Load();
-  absl::Status LoadDense(const DenseConfig& dense_config);
 
   void Prepare(std::vector<Slice> slices, Activations& a) const;
   void Forward(Activations& a, const Executor& run);
@@ -222,40 +220,18 @@ absl::Status CpuEncoder::Impl::Load() {
     layers.push_back(std::move(layer));
   }
 
+  absl::StatusOr<HeadWeights> heads = ReadHeads(reader, bert, config, options.pipeline);
+  if (!heads.ok()) return heads.status();
+  unused = reader.Unused();
   // The heads are a few rows a batch: fp32 costs nothing there.
-  if (reader.Has("classifier.weight")) {
-    const absl::StatusOr<int64_t> labels = CountLabels(*options.weights, config);
-    if (!labels.ok()) return labels.status();
-    pooler = pack(bert + "pooler.dense", E, E, DType::kFloat32);
-    classifier = pack("classifier", *labels, E, DType::kFloat32);
-  } else {
-    reader.Ignore(bert + "pooler.dense.weight");
-    reader.Ignore(bert + "pooler.dense.bias");
-  }
-  if (!reader.status().ok()) return reader.status();
-  for (std::string& name : reader.Unused()) {
-    if (name.rfind("cls.", 0) != 0) unused.push_back(std::move(name));  // the pretraining heads serve nobody
-  }
-
-  for (const DenseConfig& dense_config : options.pipeline.dense) {
-    const absl::Status status = LoadDense(dense_config);
-    if (!status.ok()) return status;
-  }
-  return absl::OkStatus();
-}
-
-absl::Status CpuEncoder::Impl::LoadDense(const DenseConfig& dense_config) {
-  absl::StatusOr<std::unique_ptr<WeightFiles>> files =
-      WeightFiles::OpenFile(dense_config.directory + "/model.safetensors");
-  if (!files.ok()) return files.status();
-  WeightReader reader(files->get());
-  const std::vector<float> weight = reader.Read("linear.weight", {dense_config.out_width, dense_config.in_width});
-  std::vector<float> bias;
-  if (dense_config.bias) bias = reader.Read("linear.bias", {dense_config.out_width});
-  if (!reader.status().ok()) return reader.status();
-  dense.push_back({Linear::Pack(weight.data(), bias.empty() ? nullptr : bias.data(), dense_config.out_width,
-                                dense_config.in_width, DType::kFloat32),
-                   dense_config.tanh});
+  auto pack_head = [](const std::vector<HeadProduct>& products, std::vector<HeadLayer>* head) {
+    for (const HeadProduct& product : products) {
+      const float* b = product.bias.empty() ? nullptr : product.bias.data();
+      head->push_back({Linear::Pack(product.weight.data(), b, product.N, product.K, DType::kFloat32), product.tanh});
+    }
+  };
+  pack_head(heads->pooled, &pooled_head);
+  pack_head(heads->classified, &classified_head);
   return absl::OkStatus();
 }
 
@@ -417,8 +393,7 @@ void CpuEncoder::Impl::Finish(Activations& a, Workspace& w) const {
   }
 
   // The rows' vectors go through the layers, one buffer to the other.
-  auto project = [&](const std::vector<const Slice*>& slices,
-                     const std::vector<std::pair<const Linear*, bool>>& chain) {
+  auto project = [&](const std::vector<const Slice*>& slices, const std::vector<HeadLayer>& head) {
     if (slices.empty()) return;
     const auto n = static_cast<int64_t>(slices.size());
     int64_t width = E;
@@ -433,7 +408,7 @@ void CpuEncoder::Impl::Finish(Activations& a, Workspace& w) const {
     }
     Buffer* from = &w.pooled;
     Buffer* to = &w.head;
-    for (const auto& [linear, tanh] : chain) {
+    for (const auto& [linear, tanh] : head) {
       float* out = to->Get<float>((n + kTileTokens) * linear->out_width());
       linear->Run(in, n, [&, out_width = linear->out_width()](int64_t row, int64_t rows, const void* y) {
         std::memcpy(out + row * out_width, y, rows * out_width * sizeof(float));
@@ -451,10 +426,8 @@ void CpuEncoder::Impl::Finish(Activations& a, Workspace& w) const {
       slices[r]->result->width = width;
     }
   };
-  std::vector<std::pair<const Linear*, bool>> chain;
-  for (const DenseLayer& layer : dense) chain.emplace_back(layer.linear.get(), layer.tanh);
-  project(pooled, chain);
-  project(classified, {{pooler.get(), true}, {classifier.get(), false}});
+  project(pooled, pooled_head);
+  project(classified, classified_head);
 }
 
 CpuEncoder::CpuEncoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -535,10 +508,10 @@ absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult
   return result;
 }
 
-bool CpuEncoder::classifies() const { return impl_->classifier != nullptr; }
-int64_t CpuEncoder::num_labels() const { return classifies() ? impl_->classifier->out_width() : 0; }
+bool CpuEncoder::classifies() const { return !impl_->classified_head.empty(); }
+int64_t CpuEncoder::num_labels() const { return classifies() ? impl_->classified_head.back().linear->out_width() : 0; }
 int64_t CpuEncoder::embedding_width() const {
-  return impl_->dense.empty() ? impl_->E : impl_->dense.back().linear->out_width();
+  return impl_->pooled_head.empty() ? impl_->E : impl_->pooled_head.back().linear->out_width();
 }
 int CpuEncoder::chunk_tokens() const { return impl_->options.chunk_tokens; }
 const std::vector<std::string>& CpuEncoder::unused_tensors() const { return impl_->unused; }

@@ -6,15 +6,10 @@
 
 // The text encoder on one CUDA device. The equations are those of cpu_encoder.h.
 //
-// One batch's way, on one stream: 1. The host lays ids, type ids and the attention's plan into pinned memory; one copy
-// takes them up. 2. Embedding, LayerNorm and the first layer's gates in one kernel. 3. A layer: q, k, v in one product;
-// attention, one launch for rows of mixed lengths and forms; layer_norm_after; product; residual, LayerNorm; product
-// with GELU; product; residual, LayerNorm and the next layer's gates. 4. Means, heads, and one copy down. x and the
-// products are of the model's dtype with fp32 sums; gates, decays, states, LayerNorm, means and heads are fp32. A row's
-// bits depend on the row alone (kernels/cuda/*_launch.h, cuda_linear.h).
+// One batch's way, on one stream: 1. The host plans it and lays ids, type ids and the attention's plan into pinned
+// memory (cuda_batch.h); one copy takes them up. 2. Layers and heads (cuda_layers.h). 3. One copy brings the answers
+// down.
 //
-// Stored widths are padded with zeros: E and FF to multiples of 16, a head to 32, 64 or 128 columns (its scale stays
-// 1 / sqrt(D) of the true D).
 // Memory, once and for all at Create: the weights, and buffers for max_batch_tokens in any rows. They grow for a batch
 // above that, which a single long row may be; EstimateBytes says what a batch takes, and one that does not fit is
 // refused.

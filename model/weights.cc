@@ -6,6 +6,8 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -15,6 +17,19 @@ namespace lion {
 namespace {
 
 std::string Shape(const std::vector<int64_t>& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
+
+// The rows of the tensor classifier.weight, which is there.
+absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& config) {
+  const std::vector<int64_t>& shape = files.Find("classifier.weight")->shape;
+  const int64_t labels = shape.empty() ? 0 : shape[0];
+  const std::string rows = absl::StrCat(files.paths().front(), ": tensor 'classifier.weight' has ", labels, " rows, ");
+  if (!config.labels.empty() && labels != static_cast<int64_t>(config.labels.size())) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(rows, "config.json's id2label names ", config.labels.size(), " classes"));
+  }
+  if (labels == 0) return absl::InvalidArgumentError(absl::StrCat(rows, "a classifier has at least 1"));
+  return labels;
+}
 
 }  // namespace
 
@@ -53,21 +68,43 @@ std::vector<float> WeightReader::Read(const std::string& name, const std::vector
 std::vector<std::string> WeightReader::Unused() const {
   std::vector<std::string> names;
   for (const auto& [name, tensor] : files_->tensors()) {
-    if (used_.find(name) == used_.end()) names.push_back(name);
+    if (used_.find(name) == used_.end() && name.rfind("cls.", 0) != 0) names.push_back(name);
   }
   return names;
 }
 
-absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& config) {
-  const std::vector<int64_t>& shape = files.Find("classifier.weight")->shape;
-  const int64_t labels = shape.empty() ? 0 : shape[0];
-  const std::string rows = absl::StrCat(files.paths().front(), ": tensor 'classifier.weight' has ", labels, " rows, ");
-  if (!config.labels.empty() && labels != static_cast<int64_t>(config.labels.size())) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(rows, "config.json's id2label names ", config.labels.size(), " classes"));
+absl::StatusOr<HeadWeights> ReadHeads(WeightReader& reader, const std::string& prefix, const TextConfig& config,
+                                      const PipelineConfig& pipeline) {
+  HeadWeights heads;
+  const int64_t E = config.hidden_width;
+  if (reader.Has("classifier.weight")) {
+    const absl::StatusOr<int64_t> labels = CountLabels(reader.files(), config);
+    if (!labels.ok()) return labels.status();
+    const std::string pooler = prefix + "pooler.dense";
+    heads.classified.push_back(
+        {E, E, reader.Read(pooler + ".weight", {E, E}), reader.Read(pooler + ".bias", {E}), /*tanh=*/true});
+    heads.classified.push_back({*labels, E, reader.Read("classifier.weight", {*labels, E}),
+                                reader.Read("classifier.bias", {*labels}), /*tanh=*/false});
+  } else {
+    reader.Ignore(prefix + "pooler.dense.weight");
+    reader.Ignore(prefix + "pooler.dense.bias");
   }
-  if (labels == 0) return absl::InvalidArgumentError(absl::StrCat(rows, "a classifier has at least 1"));
-  return labels;
+  if (!reader.status().ok()) return reader.status();
+
+  for (const DenseConfig& dense : pipeline.dense) {
+    absl::StatusOr<std::unique_ptr<WeightFiles>> files = WeightFiles::OpenFile(dense.directory + "/model.safetensors");
+    if (!files.ok()) return files.status();
+    WeightReader dense_reader(files->get());
+    HeadProduct product;
+    product.N = dense.out_width;
+    product.K = dense.in_width;
+    product.weight = dense_reader.Read("linear.weight", {product.N, product.K});
+    if (dense.bias) product.bias = dense_reader.Read("linear.bias", {product.N});
+    product.tanh = dense.tanh;
+    if (!dense_reader.status().ok()) return dense_reader.status();
+    heads.pooled.push_back(std::move(product));
+  }
+  return heads;
 }
 
 void LogLambda(std::vector<float>* alphas) {

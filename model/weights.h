@@ -37,10 +37,11 @@ class WeightReader {
   // Known, and of no use here: not to be listed as unused.
   void Ignore(const std::string& name) { used_.insert(name); }
 
-  // Names that nothing has asked for.
+  // Names that nothing has asked for, without BERT's pretraining heads ("cls."), which serve nobody.
   std::vector<std::string> Unused() const;
 
   const absl::Status& status() const { return status_; }
+  const WeightFiles& files() const { return *files_; }
 
  private:
   const WeightFiles* files_;
@@ -48,9 +49,26 @@ class WeightReader {
   absl::Status status_;
 };
 
-// The rows of the tensor classifier.weight, which must be there: at least 1, and as many as config names labels, if it
-// names any. INVALID_ARGUMENT naming both numbers.
-absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& config);
+// One product on the way from a pooled row to an answer: y (N) = W x + b, then tanh or nothing.
+struct HeadProduct {
+  int64_t N = 0;
+  int64_t K = 0;
+  std::vector<float> weight;  // (N, K)
+  std::vector<float> bias;    // (N); empty = none
+  bool tanh = false;
+};
+
+// What vectors go through, product by product.
+struct HeadWeights {
+  std::vector<HeadProduct> pooled;      // the pipeline's Dense modules; empty = the row itself is the answer
+  std::vector<HeadProduct> classified;  // pooler, classifier; empty = the model only embeds
+};
+
+// Reads the heads: the last to be read of a checkpoint. prefix stands before the checkpoint's names ("bert." or "").
+// INVALID_ARGUMENT naming file, tensor and what is wrong, the reader's first complaint included; or a classifier of no
+// rows, or of more or fewer than config names labels.
+absl::StatusOr<HeadWeights> ReadHeads(WeightReader& reader, const std::string& prefix, const TextConfig& config,
+                                      const PipelineConfig& pipeline);
 
 // The logarithms of LION-D's decays, -log1p(e^-alpha), from a layer's alphas in place; at least -80, whose exponential
 // is 0 beside anything while differences of sums stay finite. NaN stays NaN.

@@ -9,8 +9,10 @@
 #include <cuda_runtime_api.h>
 
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 
@@ -27,6 +29,14 @@ inline absl::Status CudaStatus(cudaError_t error, absl::string_view call) {
 // What a kernel's launch left behind. Errors of the kernel's run come with a later call.
 inline absl::Status LaunchStatus(absl::string_view kernel) {
   return CudaStatus(cudaGetLastError(), absl::StrCat("launch of ", kernel));
+}
+
+// Puts a StatusOr's value into *out.
+template <class T>
+absl::Status Assign(absl::StatusOr<T> from, T* out) {
+  if (!from.ok()) return from.status();
+  *out = *std::move(from);
+  return absl::OkStatus();
 }
 
 }  // namespace lion::cuda

@@ -1,0 +1,217 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/cuda_batch.h"
+
+#include <algorithm>
+#include <cstring>
+
+#include "model/cuda_linear.h"
+
+namespace lion {
+namespace {
+
+constexpr int64_t kAlignment = 256;  // of every array in a buffer: what cuBLASLt's algorithms were chosen for
+
+int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// Lays arrays one behind the other.
+class Arranger {
+ public:
+  int64_t Place(int64_t bytes) {
+    const int64_t offset = end_;
+    end_ = RoundUp(end_ + bytes, kAlignment);
+    return offset;
+  }
+  int64_t end() const { return end_; }
+  void MoveTo(int64_t offset) { end_ = offset; }
+
+ private:
+  int64_t end_ = 0;
+};
+
+}  // namespace
+
+CudaShape MakeCudaShape(const TextConfig& config, DType dtype, int chunk_tokens) {
+  CudaShape shape;
+  shape.variant = config.variant;
+  shape.type = dtype == DType::kFloat32 ? cuda::ElementType::kFloat32 : cuda::ElementType::kBFloat16;
+  shape.element = dtype == DType::kFloat32 ? 4 : 2;
+  shape.chunk_tokens = chunk_tokens;
+  shape.positions = config.max_positions > 0;
+  shape.E = config.hidden_width;
+  shape.Ep = RoundUp(shape.E, 16);
+  shape.H = config.num_heads;
+  shape.D = config.head_width;
+  shape.Dp = shape.D <= 32 ? 32 : shape.D <= 64 ? 64 : 128;
+  shape.FF = config.feed_forward_width;
+  shape.FFp = RoundUp(shape.FF, 16);
+  shape.max_head_width = shape.Ep;
+  for (int head = 0; head < kNumCudaHeads; ++head) {
+    shape.answer_width[head] = shape.E;
+    shape.answer_stride[head] = shape.Ep;
+  }
+  return shape;
+}
+
+void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* batch) {
+  *batch = CudaBatch();
+  batch->rows = rows;
+  std::vector<cuda::PlanRow> plan_rows;
+  plan_rows.reserve(rows.size());
+  CudaCounts& counts = batch->counts;
+  auto cut = [](std::vector<cuda::TokenBlock>& blocks, int64_t start, int64_t count, int64_t out) {
+    for (int64_t t = 0; t < count; t += cuda::kMeanBlockRows) {
+      blocks.push_back({static_cast<int32_t>(start + t),
+                        static_cast<int32_t>(std::min<int64_t>(cuda::kMeanBlockRows, count - t)), out + t});
+    }
+  };
+  for (size_t b = 0; b < rows.size(); ++b) {
+    const Row& row = rows[b];
+    const auto L = static_cast<int64_t>(row.ids.size());
+    plan_rows.push_back({L, row.mode, row.chunk_tokens > 0 ? row.chunk_tokens : shape.chunk_tokens});
+    if (row.output == RowOutput::kTokens) {
+      cut(batch->token_blocks, counts.T, L, counts.token_rows);
+      counts.token_rows += L;
+    } else {
+      // CLS and logits start from the mean of one token.
+      CudaBatch::Group& group = batch->groups[row.output == RowOutput::kLogits ? kClassifiedHead : kPooledHead];
+      const int64_t count = row.output == RowOutput::kPooledMean ? L : 1;
+      const auto first_block = static_cast<int32_t>(group.blocks.size());
+      cut(group.blocks, counts.T, count, 0);
+      group.rows.push_back(
+          {first_block, static_cast<int32_t>(group.blocks.size()) - first_block, static_cast<int32_t>(count)});
+      group.indices.push_back(b);
+    }
+    counts.T += L;
+  }
+  batch->plan = cuda::PlanAttention(plan_rows);
+  counts.segments = static_cast<int64_t>(batch->plan.segments.size());
+  counts.runs = static_cast<int64_t>(batch->plan.runs.size());
+  counts.states = batch->plan.num_states;
+  counts.only_one_tile = batch->plan.only_one_tile;
+  counts.plain = batch->plan.plain;
+  counts.token_blocks = static_cast<int64_t>(batch->token_blocks.size());
+  for (int head = 0; head < kNumCudaHeads; ++head) {
+    counts.blocks[head] = static_cast<int64_t>(batch->groups[head].blocks.size());
+    counts.rows[head] = static_cast<int64_t>(batch->groups[head].rows.size());
+  }
+}
+
+CudaCounts MaxCounts(const CudaShape& /*shape*/, int64_t T) {
+  CudaCounts counts;
+  counts.T = T;
+  counts.segments = T;
+  counts.runs = T / cuda::kSegmentTokens;
+  counts.states = T / cuda::kSegmentTokens * 2;
+  counts.only_one_tile = false;
+  counts.plain = true;
+  counts.token_blocks = T;
+  counts.token_rows = T;
+  for (int head = 0; head < kNumCudaHeads; ++head) counts.blocks[head] = counts.rows[head] = T;
+  return counts;
+}
+
+CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
+  CudaLayout layout;
+  const int64_t T = counts.T;
+  const int64_t M = CudaLinear::RoundRows(T);
+  const int64_t heads_width = shape.H * shape.Dp;
+  Arranger upload;
+  auto send = [&](int64_t n, size_t size) { return upload.Place(n * static_cast<int64_t>(size)); };
+  layout.ids = send(T, sizeof(uint32_t));
+  layout.type_ids = send(T, sizeof(uint32_t));
+  layout.positions = send(shape.positions ? T : 0, sizeof(uint32_t));
+  layout.segments = send(counts.segments, sizeof(cuda::Segment));
+  layout.runs = send(counts.runs, sizeof(cuda::StateRun));
+  layout.plan_counts = send(2, sizeof(int32_t));
+  layout.token_blocks = send(counts.token_blocks, sizeof(cuda::TokenBlock));
+  for (int head = 0; head < kNumCudaHeads; ++head) {
+    layout.blocks[head] = send(counts.blocks[head], sizeof(cuda::TokenBlock));
+    layout.rows[head] = send(counts.rows[head], sizeof(cuda::PooledRow));
+  }
+  layout.upload_bytes = upload.end();
+
+  Arranger work;
+  layout.x = work.Place(M * shape.Ep * shape.element);
+  if (shape.variant == Variant::kS) layout.log_a = work.Place(T * shape.H * 4);
+  layout.states =
+      work.Place(counts.states > 0 ? cuda::AttentionStateBytes(static_cast<int>(counts.states),
+                                                               static_cast<int>(shape.H), static_cast<int>(shape.Dp))
+                                   : 0);
+  layout.delta = work.Place(M * shape.Ep * shape.element);
+  const int64_t shared = work.end();
+  layout.qkv = work.Place(M * 3 * heads_width * shape.element);
+  layout.y = work.Place(M * heads_width * shape.element);
+  // A row takes attention's plain kernel, which adds up in fp32.
+  const bool plain = shape.element < 4 && (counts.plain || shape.Dp == 128);
+  layout.plain_y = work.Place(plain ? T * heads_width * 4 : 0);
+  int64_t end = work.end();
+  work.MoveTo(shared);
+  layout.hidden = work.Place(M * shape.FFp * shape.element);
+  end = std::max(end, work.end());
+  work.MoveTo(shared);
+  const int64_t vectors = CudaLinear::RoundRows(std::max(counts.rows[kPooledHead], counts.rows[kClassifiedHead]));
+  layout.sums = work.Place(std::max(counts.blocks[kPooledHead], counts.blocks[kClassifiedHead]) * shape.Ep * 4);
+  for (int64_t& offset : layout.vectors) offset = work.Place(vectors * shape.max_head_width * 4);
+  layout.work_bytes = std::max(end, work.end());
+
+  Arranger answers;
+  layout.tokens = answers.Place(counts.token_rows * shape.E * 4);
+  for (int head = 0; head < kNumCudaHeads; ++head) {
+    layout.answers[head] = answers.Place(CudaLinear::RoundRows(counts.rows[head]) * shape.answer_stride[head] * 4);
+  }
+  layout.answer_bytes = answers.end();
+  return layout;
+}
+
+void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to) {
+  auto* ids = reinterpret_cast<uint32_t*>(to + layout.ids);
+  auto* type_ids = reinterpret_cast<uint32_t*>(to + layout.type_ids);
+  auto* positions = reinterpret_cast<uint32_t*>(to + layout.positions);
+  for (const Row& row : batch.rows) {
+    const size_t L = row.ids.size();
+    ids = std::copy(row.ids.begin(), row.ids.end(), ids);
+    type_ids = row.type_ids.empty() ? std::fill_n(type_ids, L, 0u)
+                                    : std::copy(row.type_ids.begin(), row.type_ids.end(), type_ids);
+    if (!shape.positions) continue;
+    for (size_t t = 0; t < L; ++t) *positions++ = static_cast<uint32_t>(t);
+  }
+  auto put = [to](const auto& values, int64_t offset) {
+    if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * sizeof(values[0]));
+  };
+  put(batch.plan.segments, layout.segments);
+  put(batch.plan.runs, layout.runs);
+  const int32_t plan_counts[] = {static_cast<int32_t>(batch.counts.segments), static_cast<int32_t>(batch.counts.runs)};
+  std::memcpy(to + layout.plan_counts, plan_counts, sizeof(plan_counts));
+  put(batch.token_blocks, layout.token_blocks);
+  for (int head = 0; head < kNumCudaHeads; ++head) {
+    put(batch.groups[head].blocks, layout.blocks[head]);
+    put(batch.groups[head].rows, layout.rows[head]);
+  }
+}
+
+void TakeAnswers(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, const char* from,
+                 absl::Span<RowResult> results) {
+  const auto* tokens = reinterpret_cast<const float*>(from + layout.tokens);
+  for (size_t b = 0; b < batch.rows.size(); ++b) {
+    if (batch.rows[b].output != RowOutput::kTokens) continue;
+    RowResult& result = results[b];
+    result.num_vectors = static_cast<int64_t>(batch.rows[b].ids.size());
+    result.width = shape.E;
+    result.values.assign(tokens, tokens + result.num_vectors * shape.E);
+    tokens += result.num_vectors * shape.E;
+  }
+  for (int head = 0; head < kNumCudaHeads; ++head) {
+    const auto* vector = reinterpret_cast<const float*>(from + layout.answers[head]);
+    for (size_t b : batch.groups[head].indices) {
+      RowResult& result = results[b];
+      result.num_vectors = 1;
+      result.width = shape.answer_width[head];
+      result.values.assign(vector, vector + result.width);
+      vector += shape.answer_stride[head];
+    }
+  }
+}
+
+}  // namespace lion

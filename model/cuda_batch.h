@@ -1,0 +1,138 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_CUDA_BATCH_H_
+#define LION_MODEL_CUDA_BATCH_H_
+
+// A batch for a CUDA device, planned on the host: what it counts, where its arrays lie in the device's buffers, and
+// what goes up. Plain arithmetic on plain structs: no CUDA call is made here, and none is needed to test it.
+//
+//   CudaBatch batch;
+//   PlanBatch(shape, rows, &batch);                      // once a batch
+//   CudaLayout layout = ArrangeBatch(shape, batch.counts);
+//   FillUpload(shape, batch, layout, pinned);            // pinned: layout.upload_bytes
+//   ... the device computes; answers come down ...
+//   TakeAnswers(shape, batch, layout, answers, results);
+//
+// Three buffers: what is uploaded (ids, the attention's plan, the heads' rows), what is worked on, what comes down.
+// Letters as in LION's formulas: T packed tokens, H heads of D columns, E the width of x, FF of the feed-forward part;
+// a p behind one is its stored, padded width. Functions are thread-safe as long as no two write into one object.
+
+#include <cstdint>
+#include <vector>
+
+#include "absl/types/span.h"
+#include "model/config.h"
+#include "model/encoder.h"
+#include "model/kernels/cuda/attention_launch.h"
+#include "model/kernels/cuda/rows_launch.h"
+
+namespace lion {
+
+// What a vector leaves through.
+enum CudaHead { kPooledHead = 0, kClassifiedHead = 1, kNumCudaHeads = 2 };
+
+// A model's widths, as they are and as the device stores them: E and FF padded to multiples of 16, a head to 32, 64 or
+// 128 columns. Heads' widths are known once their weights are (model/cuda_weights.h).
+struct CudaShape {
+  Variant variant = Variant::kLit;
+  cuda::ElementType type = cuda::ElementType::kBFloat16;  // of x and the products
+  int64_t element = 2;                                    // its bytes
+  int chunk_tokens = cuda::kChunkTokens;                  // C where a row names none
+  bool positions = false;                                 // the model adds absolute positions
+  int64_t E = 0;
+  int64_t Ep = 0;
+  int64_t H = 0;
+  int64_t D = 0;
+  int64_t Dp = 0;
+  int64_t FF = 0;
+  int64_t FFp = 0;
+  int64_t max_head_width = 0;                 // the widest vector on its way through the heads, stored
+  int64_t answer_width[kNumCudaHeads] = {};   // of what a head gives
+  int64_t answer_stride[kNumCudaHeads] = {};  // the same, stored
+};
+
+// The shape of a model without Dense or classifier.
+CudaShape MakeCudaShape(const TextConfig& config, DType dtype, int chunk_tokens);
+
+// How much of everything a batch has, or at most has.
+struct CudaCounts {
+  int64_t T = 0;
+  int64_t segments = 0;
+  int64_t runs = 0;
+  int64_t states = 0;
+  int64_t token_blocks = 0;
+  int64_t token_rows = 0;  // tokens that are answers themselves
+  int64_t blocks[kNumCudaHeads] = {};
+  int64_t rows[kNumCudaHeads] = {};
+  bool only_one_tile = true;  // AttentionParams' members of the same names
+  bool plain = false;
+};
+
+// One batch. Borrows the rows it was planned from.
+struct CudaBatch {
+  absl::Span<const Row> rows;
+  CudaCounts counts;
+  cuda::AttentionPlan plan;
+  std::vector<cuda::TokenBlock> token_blocks;
+  // Vectors that leave through the same head.
+  struct Group {
+    std::vector<cuda::TokenBlock> blocks;
+    std::vector<cuda::PooledRow> rows;
+    std::vector<size_t> indices;  // into CudaBatch::rows
+  };
+  Group groups[kNumCudaHeads];
+};
+
+// Replaces *batch. Rows are valid (model/row_check.h).
+void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* batch);
+
+// No batch of T tokens exceeds this in anything.
+CudaCounts MaxCounts(const CudaShape& shape, int64_t T);
+
+// Offsets in bytes into the three buffers, each a multiple of 256, and their sizes.
+struct CudaLayout {
+  // Uploaded.
+  int64_t ids = 0;
+  int64_t type_ids = 0;
+  int64_t positions = 0;
+  int64_t segments = 0;
+  int64_t runs = 0;
+  int64_t plan_counts = 0;  // int32: number of segments, number of runs
+  int64_t token_blocks = 0;
+  int64_t blocks[kNumCudaHeads] = {};
+  int64_t rows[kNumCudaHeads] = {};
+  int64_t upload_bytes = 0;
+  // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y}, {hidden} and {sums, vectors}.
+  int64_t x = 0;      // (T, Ep)
+  int64_t delta = 0;  // (T, Ep)
+  int64_t log_a = 0;  // (T, H) fp32
+  int64_t states = 0;
+  int64_t qkv = 0;          // (T, 3, H, Dp)
+  int64_t y = 0;            // (T, H, Dp)
+  int64_t plain_y = 0;      // (T, H, Dp) fp32, where a row takes attention's plain kernel
+  int64_t hidden = 0;       // (T, FFp)
+  int64_t sums = 0;         // (blocks, Ep) fp32
+  int64_t vectors[2] = {};  // (rows, max_head_width) fp32, in turn
+  int64_t work_bytes = 0;
+  // Downloaded, fp32.
+  int64_t tokens = 0;                   // (token_rows, E)
+  int64_t answers[kNumCudaHeads] = {};  // (rows, answer_stride)
+  int64_t answer_bytes = 0;
+
+  int64_t device_bytes() const { return upload_bytes + work_bytes + answer_bytes; }
+};
+
+// Room for a batch of these counts, or for any that does not exceed them. T is at least 1.
+CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts);
+
+// Writes what goes up into to (layout.upload_bytes). The layout has room for batch.counts.
+void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to);
+
+// Fills results[b] for every row b from what came down (layout.answer_bytes).
+void TakeAnswers(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, const char* from,
+                 absl::Span<RowResult> results);
+
+}  // namespace lion
+
+#endif  // LION_MODEL_CUDA_BATCH_H_

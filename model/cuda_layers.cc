@@ -1,0 +1,209 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/cuda_layers.h"
+
+#include <cmath>
+#include <utility>
+
+#include "model/kernels/cuda/attention_launch.h"
+#include "model/kernels/cuda/cuda_status.h"
+#include "model/kernels/cuda/gemm_gelu_launch.h"
+
+namespace lion {
+namespace {
+
+constexpr float kAfterEps = 1e-5f;  // of layer_norm_after
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<CudaLayers>> CudaLayers::Create(const TextConfig& config, const PipelineConfig& pipeline,
+                                                               const CudaShape& shape, const WeightFiles& files) {
+  std::unique_ptr<CudaLayers> layers(new CudaLayers);
+  layers->shape_ = shape;
+  layers->eps_ = static_cast<float>(config.layer_norm_eps);
+  layers->norm_after_ = config.layer_norm_after;
+  LION_RETURN_IF_ERROR(cuda::Assign(CublasLt::Create(), &layers->lt_));
+  WeightReader reader(&files);
+  LION_RETURN_IF_ERROR(
+      cuda::Assign(ReadCudaWeights(reader, config, pipeline, layers->lt_.get(), &layers->shape_), &layers->weights_));
+  layers->unused_ = reader.Unused();
+  return layers;
+}
+
+cuda::NormParams CudaLayers::Normalize(const CudaNorm& norm, float eps) const {
+  cuda::NormParams params;
+  params.gamma = norm.gamma.At<float>(0);
+  params.beta = norm.beta.At<float>(0);
+  params.eps = eps;
+  params.true_width = static_cast<int32_t>(shape_.E);
+  params.num_true = static_cast<int32_t>(shape_.E);
+  return params;
+}
+
+// The gates that layer reads, made where its x is; none past the last layer or without LION-S.
+cuda::GateParams CudaLayers::Gates(const CudaRun& run, size_t layer) const {
+  cuda::GateParams params;
+  if (shape_.variant != Variant::kS || layer >= weights_.layers.size()) return params;
+  params.H = static_cast<int>(shape_.H);
+  params.weight = weights_.layers[layer].gate_weight.At<float>(0);
+  params.bias = weights_.layers[layer].gate_bias.At<float>(0);
+  params.log_a = run.Work<float>(run.layout.log_a);
+  return params;
+}
+
+absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) const {
+  const CudaLayout& layout = run.layout;
+  cuda::AttentionParams params;
+  params.type = shape_.type;
+  params.H = static_cast<int>(shape_.H);
+  params.D = static_cast<int>(shape_.Dp);
+  params.scale = 1.f / std::sqrt(static_cast<float>(shape_.D));
+  params.qkv = run.Work<char>(layout.qkv);
+  if (shape_.variant == Variant::kD) params.log_a = weights_.layers[layer].log_lambda.At<float>(0);
+  if (shape_.variant == Variant::kS) {
+    params.log_a = run.Work<float>(layout.log_a);
+    params.log_a_token_stride = shape_.H;
+  }
+  params.y = run.Work<char>(layout.y);
+  params.segments = run.Uploaded<cuda::Segment>(layout.segments);
+  params.runs = run.Uploaded<cuda::StateRun>(layout.runs);
+  params.counts = run.Uploaded<int32_t>(layout.plan_counts);
+  params.max_segments = static_cast<int>(run.counts.segments);
+  params.max_runs = static_cast<int>(run.counts.runs);
+  params.max_states = static_cast<int>(run.counts.states);
+  params.only_one_tile = run.counts.only_one_tile;
+  params.plain = run.counts.plain;
+  params.plain_y = run.Work<float>(layout.plain_y);
+  if (run.counts.states > 0) params.states = run.Work<char>(layout.states);
+  return cuda::LaunchAttention(params, run.stream);
+}
+
+// hidden = gelu(x W1^T + b1): one kernel in the 16-bit types.
+absl::Status CudaLayers::EnqueueUp(const CudaRun& run, const CudaLayer& layer) const {
+  const void* x = run.Work<char>(run.layout.x);
+  void* hidden = run.Work<char>(run.layout.hidden);
+  const int64_t T = run.counts.T;
+  if (shape_.type == cuda::ElementType::kFloat32) {
+    LION_RETURN_IF_ERROR(layer.up->Run(x, T, hidden, run.stream));
+    return cuda::LaunchGelu(shape_.type, hidden, T * shape_.FFp, run.stream);
+  }
+  cuda::GemmGeluParams params;
+  params.type = shape_.type;
+  params.M = T;
+  params.N = shape_.FFp;
+  params.K = shape_.Ep;
+  params.x = x;
+  params.weight = layer.up->weight();
+  params.bias = layer.up->bias();
+  params.y = hidden;
+  return cuda::LaunchGemmGelu(params, run.stream);
+}
+
+absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
+  const CudaLayout& layout = run.layout;
+  const int64_t T = run.counts.T;
+  void* x = run.Work<char>(layout.x);
+  void* delta = run.Work<char>(layout.delta);
+  void* y = run.Work<char>(layout.y);
+
+  run.Stage("embed");
+  cuda::EmbedParams embed;
+  embed.type = shape_.type;
+  embed.T = T;
+  embed.W = static_cast<int>(shape_.Ep);
+  embed.ids = run.Uploaded<uint32_t>(layout.ids);
+  embed.type_ids = run.Uploaded<uint32_t>(layout.type_ids);
+  embed.words = weights_.words.At<float>(0);
+  embed.types = weights_.types.At<float>(0);
+  if (shape_.positions) {
+    embed.positions = run.Uploaded<uint32_t>(layout.positions);
+    embed.position_table = weights_.positions.At<float>(0);
+  }
+  embed.norm = Normalize(weights_.embedding_norm, eps_);
+  embed.gates = Gates(run, 0);
+  embed.x = x;
+  LION_RETURN_IF_ERROR(cuda::LaunchEmbed(embed, run.stream));
+
+  for (size_t n = 0; n < weights_.layers.size(); ++n) {
+    const CudaLayer& layer = weights_.layers[n];
+    run.Stage("qkv");
+    LION_RETURN_IF_ERROR(layer.qkv->Run(x, T, run.Work<char>(layout.qkv), run.stream));
+    run.Stage("attention");
+    LION_RETURN_IF_ERROR(EnqueueAttention(run, n));
+    cuda::AddNormParams add;
+    add.type = shape_.type;
+    add.T = T;
+    if (norm_after_) {
+      run.Stage("norm after");
+      add.W = static_cast<int>(shape_.H * shape_.Dp);
+      add.x = y;
+      add.norm = Normalize(layer.after, kAfterEps);
+      add.norm.column_mask = static_cast<int32_t>(shape_.Dp - 1);
+      add.norm.true_width = static_cast<int32_t>(shape_.D);
+      LION_RETURN_IF_ERROR(cuda::LaunchAddNorm(add, run.stream));
+    }
+    run.Stage("out");
+    LION_RETURN_IF_ERROR(layer.out->Run(y, T, delta, run.stream));
+    run.Stage("add norm");
+    add.W = static_cast<int>(shape_.Ep);
+    add.x = x;
+    add.delta = delta;
+    add.norm = Normalize(layer.attention_norm, eps_);
+    LION_RETURN_IF_ERROR(cuda::LaunchAddNorm(add, run.stream));
+    run.Stage("up");
+    LION_RETURN_IF_ERROR(EnqueueUp(run, layer));
+    run.Stage("down");
+    LION_RETURN_IF_ERROR(layer.down->Run(run.Work<char>(layout.hidden), T, delta, run.stream));
+    run.Stage("add norm");
+    add.norm = Normalize(layer.output_norm, eps_);
+    add.gates = Gates(run, n + 1);
+    LION_RETURN_IF_ERROR(cuda::LaunchAddNorm(add, run.stream));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CudaLayers::EnqueueHeads(const CudaRun& run) const {
+  const CudaLayout& layout = run.layout;
+  const void* x = run.Work<char>(layout.x);
+  run.Stage("heads");
+  if (run.counts.token_blocks > 0) {
+    cuda::TokensParams tokens;
+    tokens.type = shape_.type;
+    tokens.W = static_cast<int>(shape_.Ep);
+    tokens.E = static_cast<int>(shape_.E);
+    tokens.x = x;
+    tokens.blocks = run.Uploaded<cuda::TokenBlock>(layout.token_blocks);
+    tokens.num_blocks = static_cast<int>(run.counts.token_blocks);
+    tokens.out = run.Answers<float>(layout.tokens);
+    LION_RETURN_IF_ERROR(cuda::LaunchTokens(tokens, run.stream));
+  }
+  for (int head = 0; head < kNumCudaHeads; ++head) {
+    const int64_t n = run.counts.rows[head];
+    if (n == 0) continue;
+    const std::vector<CudaHeadProduct>& products = weights_.heads[head];
+    auto* answer = run.Answers<float>(layout.answers[head]);
+    float* out = products.empty() ? answer : run.Work<float>(layout.vectors[0]);
+    cuda::PoolParams pool;
+    pool.type = shape_.type;
+    pool.W = static_cast<int>(shape_.Ep);
+    pool.x = x;
+    pool.blocks = run.Uploaded<cuda::TokenBlock>(layout.blocks[head]);
+    pool.num_blocks = static_cast<int>(run.counts.blocks[head]);
+    pool.rows = run.Uploaded<cuda::PooledRow>(layout.rows[head]);
+    pool.num_rows = static_cast<int>(n);
+    pool.sums = run.Work<float>(layout.sums);
+    pool.pooled = out;
+    LION_RETURN_IF_ERROR(cuda::LaunchPool(pool, run.stream));
+    for (size_t i = 0; i < products.size(); ++i) {
+      const CudaHeadProduct& product = products[i];
+      const float* in = out;
+      out = i + 1 == products.size() ? answer : run.Work<float>(layout.vectors[(i + 1) % 2]);
+      LION_RETURN_IF_ERROR(product.linear->Run(in, n, out, run.stream));
+      if (product.tanh) LION_RETURN_IF_ERROR(cuda::LaunchTanh(out, n * product.linear->out_width(), run.stream));
+    }
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace lion

@@ -1,0 +1,197 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/cuda_weights.h"
+
+#include <algorithm>
+#include <functional>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "model/kernels/cuda/cuda_status.h"
+#include "model/kernels/cuda/rows_launch.h"
+
+namespace lion {
+namespace {
+
+int64_t RoundUp(int64_t n, int64_t step) { return (n + step - 1) / step * step; }
+
+// Where row n (or column k) of a stored matrix goes in the padded one.
+using Place = std::function<int64_t(int64_t)>;
+int64_t Same(int64_t i) { return i; }
+
+// A product's weights on their way to the device: (N, K) with zeros between and behind.
+struct PaddedWeights {
+  PaddedWeights(int64_t padded_rows, int64_t padded_columns)
+      : N(padded_rows), K(padded_columns), weight(padded_rows * padded_columns, 0.f), bias(padded_rows, 0.f) {}
+
+  void Add(const std::vector<float>& w, const std::vector<float>& b, int64_t rows, int64_t columns, const Place& row,
+           const Place& column) {
+    for (int64_t n = 0; n < rows; ++n) {
+      if (!b.empty()) bias[row(n)] = b[n];
+      float* to = weight.data() + row(n) * K;
+      for (int64_t k = 0; k < columns; ++k) to[column(k)] = w[n * columns + k];
+    }
+  }
+
+  int64_t N;
+  int64_t K;
+  std::vector<float> weight;
+  std::vector<float> bias;
+};
+
+std::vector<float> Spread(const std::vector<float>& values, int64_t padded, const Place& place) {
+  std::vector<float> out(padded, 0.f);
+  for (size_t i = 0; i < values.size(); ++i) out[place(static_cast<int64_t>(i))] = values[i];
+  return out;
+}
+
+// Reads straight down a checkpoint. Load*() put one thing on the device.
+class Loader {
+ public:
+  Loader(WeightReader& reader, const TextConfig& config, CublasLt* lt, const CudaShape& shape)
+      : reader_(reader), config_(config), lt_(lt), shape_(shape) {}
+
+  absl::Status LoadEmbeddings(const std::string& name, CudaWeights* weights) {
+    LION_RETURN_IF_ERROR(LoadTable(name + "word_embeddings.weight", config_.vocab_size, &weights->words));
+    LION_RETURN_IF_ERROR(LoadTable(name + "token_type_embeddings.weight", config_.type_vocab_size, &weights->types));
+    if (config_.max_positions > 0) {
+      LION_RETURN_IF_ERROR(LoadTable(name + "position_embeddings.weight", config_.max_positions, &weights->positions));
+    } else {
+      reader_.Ignore(name + "position_embeddings.weight");
+    }
+    reader_.Ignore(name + "position_ids");
+    return LoadNorm(name + "LayerNorm", shape_.Ep, Same, &weights->embedding_norm);
+  }
+
+  absl::Status LoadLayer(const std::string& name, CudaLayer* layer) {
+    const int64_t E = shape_.E;
+    const int64_t H = shape_.H;
+    const int64_t FF = shape_.FF;
+    const int64_t heads_width = H * shape_.Dp;
+    const std::string self = name + "attention.self.";
+    const Place head = [this](int64_t i) { return i / shape_.D * shape_.Dp + i % shape_.D; };
+    LION_RETURN_IF_ERROR(LoadQkv(self, head, &layer->qkv));
+    if (config_.layer_norm_after) LION_RETURN_IF_ERROR(LoadNorm(self + "layer_norm", heads_width, head, &layer->after));
+    if (config_.variant == Variant::kD) {
+      std::vector<float> log_lambda = reader_.Read(self + "ai", {H});
+      LION_RETURN_IF_ERROR(reader_.status());
+      LogLambda(&log_lambda);
+      LION_RETURN_IF_ERROR(UploadFloats(log_lambda, &layer->log_lambda));
+    }
+    if (config_.variant == Variant::kS) {
+      const std::vector<float> weight = reader_.Read(self + "Wa_i.weight", {H, E});
+      const std::vector<float> bias = reader_.Read(self + "Wa_i.bias", {H});
+      LION_RETURN_IF_ERROR(reader_.status());
+      LION_RETURN_IF_ERROR(UploadFloats(cuda::PackGates(weight.data(), H, E), &layer->gate_weight));
+      LION_RETURN_IF_ERROR(UploadFloats(bias, &layer->gate_bias));
+    }
+    LION_RETURN_IF_ERROR(LoadLinear(name + "attention.output.dense", E, E, heads_width, head, &layer->out));
+    LION_RETURN_IF_ERROR(LoadNorm(name + "attention.output.LayerNorm", shape_.Ep, Same, &layer->attention_norm));
+    LION_RETURN_IF_ERROR(LoadLinear(name + "intermediate.dense", FF, E, shape_.Ep, Same, &layer->up));
+    LION_RETURN_IF_ERROR(LoadLinear(name + "output.dense", E, FF, shape_.FFp, Same, &layer->down));
+    return LoadNorm(name + "output.LayerNorm", shape_.Ep, Same, &layer->output_norm);
+  }
+
+  absl::Status LoadHead(const std::vector<HeadProduct>& products, std::vector<CudaHeadProduct>* head) {
+    for (const HeadProduct& product : products) {
+      PaddedWeights padded(RoundUp(product.N, 16), RoundUp(product.K, 16));
+      padded.Add(product.weight, product.bias, product.N, product.K, Same, Same);
+      CudaHeadProduct on_device;
+      LION_RETURN_IF_ERROR(MakeLinear(padded, cuda::ElementType::kFloat32, &on_device.linear));
+      on_device.tanh = product.tanh;
+      head->push_back(std::move(on_device));
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  static absl::Status UploadFloats(const std::vector<float>& values, DeviceBuffer* buffer) {
+    return cuda::Assign(Upload(values.data(), static_cast<int64_t>(values.size()) * 4), buffer);
+  }
+
+  absl::Status MakeLinear(const PaddedWeights& padded, cuda::ElementType type, std::unique_ptr<CudaLinear>* linear) {
+    return cuda::Assign(CudaLinear::Create(lt_, padded.weight.data(), padded.bias.data(), padded.N, padded.K, type),
+                        linear);
+  }
+
+  absl::Status LoadTable(const std::string& name, int64_t rows, DeviceBuffer* table) {
+    const int64_t E = shape_.E;
+    const std::vector<float> values = reader_.Read(name, {rows, E});
+    LION_RETURN_IF_ERROR(reader_.status());
+    std::vector<float> padded(rows * shape_.Ep, 0.f);
+    for (int64_t r = 0; r < rows; ++r) std::copy_n(values.data() + r * E, E, padded.data() + r * shape_.Ep);
+    return UploadFloats(padded, table);
+  }
+
+  absl::Status LoadNorm(const std::string& name, int64_t width, const Place& place, CudaNorm* norm) {
+    const std::vector<float> gamma = reader_.Read(name + ".weight", {shape_.E});
+    const std::vector<float> beta = reader_.Read(name + ".bias", {shape_.E});
+    LION_RETURN_IF_ERROR(reader_.status());
+    LION_RETURN_IF_ERROR(UploadFloats(Spread(gamma, width, place), &norm->gamma));
+    return UploadFloats(Spread(beta, width, place), &norm->beta);
+  }
+
+  absl::Status LoadLinear(const std::string& name, int64_t N, int64_t K, int64_t padded_K, const Place& column,
+                          std::unique_ptr<CudaLinear>* linear) {
+    const std::vector<float> weight = reader_.Read(name + ".weight", {N, K});
+    const std::vector<float> bias = reader_.Read(name + ".bias", {N});
+    LION_RETURN_IF_ERROR(reader_.status());
+    PaddedWeights padded(RoundUp(N, 16), padded_K);
+    padded.Add(weight, bias, N, K, Same, column);
+    return MakeLinear(padded, shape_.type, linear);
+  }
+
+  // Three matrices as one product.
+  absl::Status LoadQkv(const std::string& self, const Place& head, std::unique_ptr<CudaLinear>* linear) {
+    const int64_t E = shape_.E;
+    const int64_t heads_width = shape_.H * shape_.Dp;
+    PaddedWeights qkv(3 * heads_width, shape_.Ep);
+    int64_t part_start = 0;
+    for (const char* part : {"query", "key", "value"}) {
+      const std::vector<float> weight = reader_.Read(absl::StrCat(self, part, ".weight"), {E, E});
+      const std::vector<float> bias = reader_.Read(absl::StrCat(self, part, ".bias"), {E});
+      LION_RETURN_IF_ERROR(reader_.status());
+      qkv.Add(
+          weight, bias, E, E, [&](int64_t i) { return part_start + head(i); }, Same);
+      part_start += heads_width;
+    }
+    return MakeLinear(qkv, shape_.type, linear);
+  }
+
+  WeightReader& reader_;
+  const TextConfig& config_;
+  CublasLt* lt_;
+  const CudaShape& shape_;
+};
+
+}  // namespace
+
+absl::StatusOr<CudaWeights> ReadCudaWeights(WeightReader& reader, const TextConfig& config,
+                                            const PipelineConfig& pipeline, CublasLt* lt, CudaShape* shape) {
+  CudaWeights weights;
+  Loader loader(reader, config, lt, *shape);
+  const std::string bert = reader.Has("bert.embeddings.word_embeddings.weight") ? "bert." : "";
+  LION_RETURN_IF_ERROR(loader.LoadEmbeddings(bert + "embeddings.", &weights));
+  for (int64_t n = 0; n < config.num_layers; ++n) {
+    CudaLayer layer;
+    LION_RETURN_IF_ERROR(loader.LoadLayer(absl::StrCat(bert, "encoder.layer.", n, "."), &layer));
+    weights.layers.push_back(std::move(layer));
+  }
+  const absl::StatusOr<HeadWeights> heads = ReadHeads(reader, bert, config, pipeline);
+  if (!heads.ok()) return heads.status();
+  for (const auto& [head, products] :
+       {std::make_pair(kPooledHead, &heads->pooled), std::make_pair(kClassifiedHead, &heads->classified)}) {
+    LION_RETURN_IF_ERROR(loader.LoadHead(*products, &weights.heads[head]));
+    for (const CudaHeadProduct& product : weights.heads[head]) {
+      shape->max_head_width = std::max(shape->max_head_width, product.linear->out_width());
+    }
+    if (products->empty()) continue;
+    shape->answer_width[head] = products->back().N;
+    shape->answer_stride[head] = weights.heads[head].back().linear->out_width();
+  }
+  return weights;
+}
+
+}  // namespace lion
