@@ -41,7 +41,7 @@ absl::StatusOr<std::shared_ptr<grpc::ChannelCredentials>> MakeCredentials(const 
   if (options.tls_cert.empty() != options.tls_key.empty()) {
     return absl::InvalidArgumentError("tls_cert and tls_key: give both or neither");
   }
-  if (!options.tls && options.tls_ca.empty() && options.tls_cert.empty()) return grpc::InsecureChannelCredentials();
+  if (!UsesTls(options)) return grpc::InsecureChannelCredentials();
   grpc::SslCredentialsOptions ssl;
   struct File {
     const char* flag;
@@ -103,6 +103,10 @@ void KeepForever(const std::shared_ptr<grpc::Channel>& encoder, const std::share
 }
 
 }  // namespace
+
+bool UsesTls(const ConnectOptions& options) {
+  return options.tls || !options.tls_ca.empty() || !options.tls_cert.empty() || !options.tls_server_name.empty();
+}
 
 bool MayRetry(const absl::Status& status) {
   return (absl::IsUnavailable(status) || absl::IsResourceExhausted(status)) &&
@@ -174,6 +178,11 @@ absl::StatusOr<std::unique_ptr<Client>> Client::Create(const ConnectOptions& opt
   plain.SetInt(GRPC_ARG_SERVICE_CONFIG_DISABLE_RESOLUTION, 1);
   plain.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 200);
   plain.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 1000);
+
+  if (!options.tls_server_name.empty()) {
+    arguments.SetSslTargetNameOverride(options.tls_server_name);
+    plain.SetSslTargetNameOverride(options.tls_server_name);
+  }
 
   auto impl = std::make_unique<Impl>();
   impl->options = options;

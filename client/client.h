@@ -33,10 +33,14 @@ struct ConnectOptions {
   std::string tls_ca = {};                 // PEM file of the authorities that signed the server; implies tls
   std::string tls_cert = {};               // PEM files of our own certificate and key, for servers that ask for one:
   std::string tls_key = {};                // both or neither; imply tls
+  std::string tls_server_name = {};        // the name in the server's certificate; empty = the target's. Implies tls
   std::string api_key = {};                // sent as "authorization: Bearer KEY"; empty = none
   absl::Duration deadline = absl::Seconds(60);  // of each call, its retries included; > 0, infinite = none
   bool retry = true;                            // false: a call is tried once (for measuring)
 };
+
+// Whether these options ask for TLS: by any of the tls options.
+bool UsesTls(const ConnectOptions& options);
 
 // True for a failure that another attempt may mend: UNAVAILABLE, or RESOURCE_EXHAUSTED unless the server said that
 // waiting cannot help (pushback -1).

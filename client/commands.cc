@@ -56,8 +56,7 @@ bool IsLoopback(absl::string_view target) {
 
 void WarnOfPlainKey(const CommandLine& line, const Streams& streams) {
   const ConnectOptions& c = line.connect;
-  const bool tls = c.tls || !c.tls_ca.empty() || !c.tls_cert.empty();
-  if (!c.api_key.empty() && !tls && !IsLoopback(c.target)) {
+  if (!c.api_key.empty() && !UsesTls(c) && !IsLoopback(c.target)) {
     std::fprintf(streams.err, "lion-client: warning: the API key goes to %s without TLS (--tls)\n", c.target.c_str());
   }
 }

@@ -50,6 +50,8 @@ ABSL_FLAG(bool, tls, false, "TLS, by the system's authorities; implied by the ot
 ABSL_FLAG(std::string, tls_ca, "", "PEM file of the authorities that signed the server's certificate");
 ABSL_FLAG(std::string, tls_cert, "", "PEM file of our own certificate, for servers that ask for one");
 ABSL_FLAG(std::string, tls_key, "", "PEM file of our own certificate's key");
+ABSL_FLAG(std::string, tls_server_name, "",
+          "the name that the server's certificate must have, where it is not the target's: a pod that asks itself");
 ABSL_FLAG(std::string, api_key, "",
           "API key; better in the environment as LION_API_KEY, where other users cannot see it");
 ABSL_FLAG(absl::Duration, deadline, absl::ZeroDuration(), "of each call, retries included; 0 = 60s, for health 5s");
@@ -127,7 +129,8 @@ struct Command {
 };
 
 const Names& ConnectFlags() {
-  static const auto* const names = new Names{"target", "tls", "tls_ca", "tls_cert", "tls_key", "api_key", "deadline"};
+  static const auto* const names =
+      new Names{"target", "tls", "tls_ca", "tls_cert", "tls_key", "tls_server_name", "api_key", "deadline"};
   return *names;
 }
 
@@ -420,6 +423,7 @@ absl::Status FillConnect(CommandLine* line) {
   connect.tls_ca = absl::GetFlag(FLAGS_tls_ca);
   connect.tls_cert = absl::GetFlag(FLAGS_tls_cert);
   connect.tls_key = absl::GetFlag(FLAGS_tls_key);
+  connect.tls_server_name = absl::GetFlag(FLAGS_tls_server_name);
   connect.api_key = absl::GetFlag(FLAGS_api_key);
   if (connect.api_key.empty()) {
     const char* key = std::getenv("LION_API_KEY");

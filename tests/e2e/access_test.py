@@ -9,9 +9,10 @@ import grpc
 import pytest
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 
-from harness import ORACLE, SERVICE, Server, ids_input, pb, refused, run_server
+from harness import ORACLE, ROOT, SERVICE, Server, ids_input, pb, refused, run_server
 
 MODEL = ORACLE / "text-lion-s-ln"
+CLIENT = ROOT / "build/release/bin/lion-client"
 QUICK = ("--dtype=float32", "--parallel_max_tokens=64", "--max_batch_tokens=256")
 REQUEST = pb.EmbedRequest(inputs=[ids_input([1, 2])])
 UNAUTHENTICATED = grpc.StatusCode.UNAUTHENTICATED
@@ -91,11 +92,12 @@ def openssl(*args, cwd):
 
 @pytest.fixture(scope="module")
 def pki(tmp_path_factory):
-    """A certificate authority and what it signed: server.{key,pem} for localhost, client.{key,pem}; stranger.{key,pem} is its own."""
+    """A certificate authority and what it signed: server.{key,pem} for localhost, service.{key,pem} for a service's name,
+    client.{key,pem}; stranger.{key,pem} is its own."""
     d = tmp_path_factory.mktemp("pki")
     openssl("req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "ca.key", "-out", "ca.pem", "-days", "2", "-subj", "/CN=test CA", cwd=d)
-    (d / "names").write_text("subjectAltName=DNS:localhost,IP:127.0.0.1\n")
-    for who in ("server", "client"):
+    for who in ("server", "client", "service"):
+        (d / "names").write_text("subjectAltName=" + ("DNS:lion-serve.default.svc" if who == "service" else "DNS:localhost,IP:127.0.0.1") + "\n")
         openssl("req", "-newkey", "rsa:2048", "-nodes", "-keyout", f"{who}.key", "-out", f"{who}.csr", "-subj", f"/CN={who}", cwd=d)
         openssl("x509", "-req", "-in", f"{who}.csr", "-CA", "ca.pem", "-CAkey", "ca.key", "-CAcreateserial", "-out", f"{who}.pem", "-days", "2",
                 "-extfile", "names", cwd=d)
@@ -117,6 +119,18 @@ def test_tls(pki, keys):
             server.stub.Embed(REQUEST, timeout=60)
         with grpc.insecure_channel(server.grpc) as plain, refused(grpc.StatusCode.UNAVAILABLE):
             plain.unary_unary(f"/{SERVICE}/Embed")(REQUEST.SerializeToString(), timeout=60)
+
+
+def test_a_probe_inside_the_pod(pki):
+    """A certificate for the service's name alone, asked on 127.0.0.1, as probes are."""
+    with Server([MODEL], *QUICK, f"--tls_cert={pki / 'service.pem'}", f"--tls_key={pki / 'service.key'}", ready=False) as server:
+        server.wait_for_ready()
+
+        def health(*flags):
+            return subprocess.run([CLIENT, "health", SERVICE, f"--target={server.grpc}", f"--tls_ca={pki / 'ca.pem'}", *flags], capture_output=True).returncode
+
+        assert health("--tls_server_name=lion-serve.default.svc") == 0
+        assert health() == health("--tls_server_name=other.default.svc") == 1
 
 
 def test_client_certificates(pki):
