@@ -105,7 +105,7 @@ struct Activations {
   int64_t T = 0;
   float* x = nullptr;      // (T + kTileTokens, E)
   float* y = nullptr;      // (T + kTileTokens, E): attention's output
-  void* qkv = nullptr;     // (3, H, T, D), float or bfloat16
+  void* qkv = nullptr;     // (3, H, T, D), float, or bfloat16 if the products are not
   float* log_a = nullptr;  // (T, Hp): LION-S
   Buffer buffers[4];
 };
@@ -114,8 +114,11 @@ struct Activations {
 struct Workspace {
   Activations group;
   AttentionScratch attention;
-  Buffer in;      // bfloat16 operands: (2 kTileTokens, E)
-  Buffer hidden;  // (2 kTileTokens, FF)
+  Buffer in;                                                       // bfloat16 or int8 operands: (2 kTileTokens, E)
+  Buffer hidden;                                                   // (2 kTileTokens, FF)
+  std::vector<float> in_scales = std::vector<float>(kTileTokens);  // int8: of each row of `in` and of `hidden`
+  std::vector<float> hidden_scales = std::vector<float>(kTileTokens);
+  std::vector<float> row;  // int8: one row of values, the widest there is
   Buffer pooled;
   Buffer head;
 };
@@ -128,7 +131,8 @@ using Executor = std::function<void(int n, const std::function<void(int worker, 
 struct CpuEncoder::Impl {
   Options options;
   TextConfig config;
-  bool bf16 = false;
+  DType dtype = DType::kFloat32;
+  bool wide = false;  // dtype is kFloat32; q, k and v are bfloat16 in the others
   int64_t E = 0;
   int64_t H = 0;
   int64_t D = 0;
@@ -155,7 +159,7 @@ struct CpuEncoder::Impl {
   void FeedForward(Activations& a, const Layer& layer, int64_t first, int64_t last, Workspace& w) const;
   void Finish(Activations& a, Workspace& w) const;
   AttentionParams HeadParams(const Activations& a, const Layer& layer, const Slice& slice, int64_t head) const;
-  const void* Operand(const float* x, int64_t rows, int64_t width, Buffer& buffer) const;
+  const void* Operand(const float* x, int64_t rows, Workspace& w) const;
 };
 
 absl::Status CpuEncoder::Impl::Load() {
@@ -176,11 +180,11 @@ absl::Status CpuEncoder::Impl::Load() {
   reader.Ignore(embeddings + "position_ids");
   embedding_norm = norm(embeddings + "LayerNorm");
 
-  auto pack = [&](const std::string& name, int64_t N, int64_t K, DType dtype) -> std::unique_ptr<Linear> {
+  auto pack = [&](const std::string& name, int64_t N, int64_t K, DType type_of) -> std::unique_ptr<Linear> {
     const std::vector<float> weight = reader.Read(name + ".weight", {N, K});
     const std::vector<float> bias = reader.Read(name + ".bias", {N});
     if (!reader.status().ok()) return nullptr;
-    return Linear::Pack(weight.data(), bias.data(), N, K, dtype);
+    return Linear::Pack(weight.data(), bias.data(), N, K, type_of);
   };
   for (int64_t n = 0; n < config.num_layers; ++n) {
     const std::string name = absl::StrCat(bert, "encoder.layer.", n, ".");
@@ -244,8 +248,8 @@ void CpuEncoder::Impl::Prepare(std::vector<Slice> slices, Activations& a) const 
   }
   a.x = a.buffers[0].Get<float>((a.T + kTileTokens) * E);
   a.y = a.buffers[1].Get<float>((a.T + kTileTokens) * E);
-  a.qkv = bf16 ? static_cast<void*>(a.buffers[2].Get<uint16_t>(a.T * 3 * E))
-               : static_cast<void*>(a.buffers[2].Get<float>(a.T * 3 * E));
+  a.qkv = wide ? static_cast<void*>(a.buffers[2].Get<float>(a.T * 3 * E))
+               : static_cast<void*>(a.buffers[2].Get<uint16_t>(a.T * 3 * E));
   if (config.variant == Variant::kS) a.log_a = a.buffers[3].Get<float>(a.T * Hp);
 }
 
@@ -265,27 +269,44 @@ void CpuEncoder::Impl::Embed(Activations& a, int64_t first, int64_t last) const 
   }
 }
 
-// rows of x as a product's operand: themselves in fp32, a rounded copy in bfloat16.
-const void* CpuEncoder::Impl::Operand(const float* x, int64_t rows, int64_t width, Buffer& buffer) const {
-  if (!bf16) return x;
-  uint16_t* copy = buffer.Get<uint16_t>(2 * kTileTokens * width);
-  ToBFloat16(x, copy, rows * width);
+// Rows of x as a product's operand: themselves in fp32, else a rounded copy in w.in, with w.in_scales in int8.
+const void* CpuEncoder::Impl::Operand(const float* x, int64_t rows, Workspace& w) const {
+  if (wide) return x;
+  if (dtype == DType::kBFloat16) {
+    uint16_t* copy = w.in.Get<uint16_t>(2 * kTileTokens * E);
+    ToBFloat16(x, copy, rows * E);
+    return copy;
+  }
+  uint8_t* copy = w.in.Get<uint8_t>(2 * kTileTokens * E);
+  for (int64_t r = 0; r < rows; ++r) {
+    Quantize(x + r * E, E, Int8Row{copy + r * E, Linear::Int8Offset(), &w.in_scales[r]});
+  }
   return copy;
 }
 
 void CpuEncoder::Impl::ProjectQkv(Activations& a, const Layer& layer, int64_t first, int64_t last, Workspace& w) const {
   // A head's rows side by side: attention walks them once a direction, and the hardware fetches ahead only what is
   // near.
-  const int64_t piece = D * (bf16 ? 2 : 4);
-  layer.qkv->Run(Operand(a.x + first * E, last - first, E, w.in), last - first,
-                 [&](int64_t row, int64_t rows, const void* y) {
-                   const char* from = static_cast<const char*>(y);
-                   for (int64_t t = first + row; t < first + row + rows; ++t) {
-                     for (int64_t part = 0; part < 3 * H; ++part, from += piece) {
-                       std::memcpy(static_cast<char*>(a.qkv) + (part * a.T + t) * piece, from, piece);
-                     }
-                   }
-                 });
+  const int64_t piece = D * (wide ? 4 : 2);
+  auto lay_out = [&](int64_t t, const void* row) {
+    const char* from = static_cast<const char*>(row);
+    for (int64_t part = 0; part < 3 * H; ++part, from += piece) {
+      std::memcpy(static_cast<char*>(a.qkv) + (part * a.T + t) * piece, from, piece);
+    }
+  };
+  layer.qkv->Run(
+      Operand(a.x + first * E, last - first, w), last - first, [&](int64_t row, int64_t rows, const void* y) {
+        for (int64_t r = row; r < row + rows; ++r) {
+          if (dtype == DType::kInt8) {
+            auto* values = reinterpret_cast<uint16_t*>(w.row.data());
+            Dequantize({static_cast<const uint16_t*>(y) + (r - row) * 3 * E, w.in_scales[r], layer.qkv->bias()}, values,
+                       3 * E);
+            lay_out(first + r, values);
+          } else {
+            lay_out(first + r, static_cast<const char*>(y) + (r - row) * 3 * H * piece);
+          }
+        }
+      });
   if (config.variant == Variant::kS) {
     TextLogDecays(a.x + first * E, last - first, E, layer.gate_weight.data(), layer.gate_bias.data(), Hp,
                   a.log_a + first * Hp);
@@ -294,13 +315,13 @@ void CpuEncoder::Impl::ProjectQkv(Activations& a, const Layer& layer, int64_t fi
 
 AttentionParams CpuEncoder::Impl::HeadParams(const Activations& a, const Layer& layer, const Slice& slice,
                                              int64_t head) const {
-  const int64_t element = bf16 ? 2 : 4;
+  const int64_t element = wide ? 4 : 2;
   const char* q = static_cast<const char*>(a.qkv) + (head * a.T + slice.start) * D * element;
   AttentionParams p;
   p.L = slice.L;
   p.D = static_cast<int>(D);
   p.scale = 1.f / std::sqrt(static_cast<float>(D));
-  p.bfloat16 = bf16;
+  p.bfloat16 = !wide;
   p.q = q;
   p.k = q + H * a.T * D * element;
   p.v = q + 2 * H * a.T * D * element;
@@ -331,34 +352,47 @@ void CpuEncoder::Impl::FeedForward(Activations& a, const Layer& layer, int64_t f
       LayerNorm(a.y + t * E, layer.after.gamma.data(), layer.after.beta.data(), kAfterEps, E);
     }
   }
-  // x = LayerNorm(x + product), row by row.
-  auto add_norm = [&](int64_t t, int64_t rows, const void* y, const LayerNormWeights& norm) {
+  // x = LayerNorm(x + product), row by row. scales: of the product's rows, in int8.
+  auto add_norm = [&](int64_t t, int64_t rows, const void* y, const float* scales, const Linear& product,
+                      const LayerNormWeights& norm) {
     for (int64_t r = 0; r < rows; ++r) {
       float* x = a.x + (t + r) * E;
-      if (bf16) {
-        AddLayerNorm(x, static_cast<const uint16_t*>(y) + r * E, norm.gamma.data(), norm.beta.data(), eps, E);
+      const float* gamma = norm.gamma.data();
+      const float* beta = norm.beta.data();
+      if (wide) {
+        AddLayerNorm(x, static_cast<const float*>(y) + r * E, gamma, beta, eps, E);
+      } else if (dtype == DType::kBFloat16) {
+        AddLayerNorm(x, static_cast<const uint16_t*>(y) + r * E, gamma, beta, eps, E);
       } else {
-        AddLayerNorm(x, static_cast<const float*>(y) + r * E, norm.gamma.data(), norm.beta.data(), eps, E);
+        const ScaledRow row{static_cast<const uint16_t*>(y) + r * E, scales[r], product.bias()};
+        AddLayerNorm(x, row, gamma, beta, eps, E);
       }
     }
   };
-  layer.out->Run(
-      Operand(a.y + first * E, last - first, E, w.in), last - first,
-      [&](int64_t row, int64_t rows, const void* y) { add_norm(first + row, rows, y, layer.attention_norm); });
-  layer.up->Run(Operand(a.x + first * E, last - first, E, w.in), last - first,
-                [&](int64_t row, int64_t rows, const void* y) {
-                  void* hidden = nullptr;
-                  if (bf16) {
-                    hidden = w.hidden.Get<uint16_t>(2 * kTileTokens * FF);
-                    GeluErf(static_cast<const uint16_t*>(y), static_cast<uint16_t*>(hidden), rows * FF);
-                  } else {
-                    hidden = w.hidden.Get<float>(2 * kTileTokens * FF);
-                    GeluErf(static_cast<const float*>(y), static_cast<float*>(hidden), rows * FF);
-                  }
-                  layer.down->Run(hidden, rows, [&](int64_t down_row, int64_t down_rows, const void* z) {
-                    add_norm(first + row + down_row, down_rows, z, layer.output_norm);
-                  });
-                });
+  layer.out->Run(Operand(a.y + first * E, last - first, w), last - first,
+                 [&](int64_t row, int64_t rows, const void* y) {
+                   add_norm(first + row, rows, y, &w.in_scales[row], *layer.out, layer.attention_norm);
+                 });
+  layer.up->Run(Operand(a.x + first * E, last - first, w), last - first, [&](int64_t row, int64_t rows, const void* y) {
+    void* hidden = nullptr;
+    if (wide) {
+      hidden = w.hidden.Get<float>(2 * kTileTokens * FF);
+      GeluErf(static_cast<const float*>(y), static_cast<float*>(hidden), rows * FF);
+    } else if (dtype == DType::kBFloat16) {
+      hidden = w.hidden.Get<uint16_t>(2 * kTileTokens * FF);
+      GeluErf(static_cast<const uint16_t*>(y), static_cast<uint16_t*>(hidden), rows * FF);
+    } else {
+      uint8_t* q = w.hidden.Get<uint8_t>(2 * kTileTokens * FF);
+      for (int64_t r = 0; r < rows; ++r) {
+        GeluErfQuantize({static_cast<const uint16_t*>(y) + r * FF, w.in_scales[row + r], layer.up->bias()}, FF,
+                        w.row.data(), {q + r * FF, Linear::Int8Offset(), &w.hidden_scales[r]});
+      }
+      hidden = q;
+    }
+    layer.down->Run(hidden, rows, [&](int64_t down_row, int64_t down_rows, const void* z) {
+      add_norm(first + row + down_row, down_rows, z, &w.hidden_scales[down_row], *layer.down, layer.output_norm);
+    });
+  });
 }
 
 void CpuEncoder::Impl::Forward(Activations& a, const Executor& run) {
@@ -434,9 +468,9 @@ CpuEncoder::CpuEncoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 CpuEncoder::~CpuEncoder() = default;
 
 absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) {
-  if (options.dtype != DType::kFloat32 && options.dtype != DType::kBFloat16) {
+  if (options.dtype != DType::kFloat32 && options.dtype != DType::kBFloat16 && options.dtype != DType::kInt8) {
     return absl::InvalidArgumentError(
-        absl::StrCat("dtype ", Name(options.dtype), " is not available on the CPU: float32 or bfloat16"));
+        absl::StrCat("dtype ", Name(options.dtype), " is not available on the CPU: float32, bfloat16 or int8"));
   }
   if (options.chunk_tokens == 0) options.chunk_tokens = kChunkTokens;
   if (options.chunk_tokens < 1 || options.chunk_tokens > kMaxChunkTokens) {
@@ -445,17 +479,22 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
   }
   auto impl = std::make_unique<Impl>();
   impl->config = options.config;
-  impl->bf16 = options.dtype == DType::kBFloat16;
+  impl->dtype = options.dtype;
+  impl->wide = options.dtype == DType::kFloat32;
   impl->E = options.config.hidden_width;
   impl->H = options.config.num_heads;
   impl->D = options.config.head_width;
   impl->Hp = (impl->H + 15) / 16 * 16;
   impl->FF = options.config.feed_forward_width;
   impl->workspaces.resize(options.pool->num_threads());
+  for (Workspace& w : impl->workspaces) w.row.resize(std::max(impl->FF, 3 * impl->E));
   ComputePool* pool = options.pool;
   impl->options = std::move(options);
   absl::Status loaded;
-  const absl::Status run = pool->Run(1, [&](int, int) { loaded = impl->Load(); });
+  const absl::Status run = pool->Run(1, [&](int, int) {
+    if (impl->dtype == DType::kInt8) loaded = Linear::CheckInt8();
+    if (loaded.ok()) loaded = impl->Load();
+  });
   if (!run.ok()) return run;
   if (!loaded.ok()) return loaded;
   return std::unique_ptr<CpuEncoder>(new CpuEncoder(std::move(impl)));

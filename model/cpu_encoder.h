@@ -38,7 +38,7 @@ class CpuEncoder : public Encoder {
   struct Options {
     TextConfig config;
     PipelineConfig pipeline;
-    DType dtype = DType::kFloat32;               // kFloat32 or kBFloat16
+    DType dtype = DType::kFloat32;               // kFloat32, kBFloat16 or kInt8
     int chunk_tokens = 0;                        // 0 = kChunkTokens
     ComputePool* pool = nullptr;                 // borrowed, outlives the encoder
     std::shared_ptr<const WeightFiles> weights;  // kept: the embedding tables stay mapped

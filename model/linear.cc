@@ -5,26 +5,42 @@
 
 #include <ATen/core/Tensor.h>
 #include <ATen/core/dispatch/Dispatcher.h>
+#include <ATen/ops/add.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/equal.h>
 #include <ATen/ops/from_blob.h>
+#include <ATen/ops/zeros.h>
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <map>
 #include <random>
 #include <tuple>
+#include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "model/kernels/cpu/cpu_features.h"
 
 namespace lion {
 namespace {
 
-constexpr int64_t kTileChoices[] = {16, 32, 64, 128, 256};
+constexpr int64_t kTileChoices[] = {16, 32, 64, 128, 256, 512};
+constexpr int64_t kSmallTailRows = 32;  // a call costs about what so many rows do
 
-at::ScalarType TorchType(DType dtype) { return dtype == DType::kBFloat16 ? at::kBFloat16 : at::kFloat; }
+at::ScalarType OperandType(DType dtype) {
+  switch (dtype) {
+    case DType::kBFloat16:
+      return at::kBFloat16;
+    case DType::kInt8:
+      return Linear::Int8Offset() == 0 ? at::kChar : at::kByte;
+    default:
+      return at::kFloat;
+  }
+}
 
-// The prepacked product has no place in ATen's C++ API: it is reached by name.
+// The prepacked products have no place in ATen's C++ API: they are reached by name.
 at::Tensor Reorder(const at::Tensor& weight, int64_t rows) {
   static const auto op = c10::Dispatcher::singleton()
                              .findSchemaOrThrow("mkldnn::_reorder_linear_weight", "")
@@ -32,7 +48,7 @@ at::Tensor Reorder(const at::Tensor& weight, int64_t rows) {
   return op.call(weight, rows);
 }
 
-at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
+at::Tensor FloatProduct(const at::Tensor& x, const at::Tensor& packed, const std::optional<at::Tensor>& bias) {
   static const auto op =
       c10::Dispatcher::singleton()
           .findSchemaOrThrow("mkldnn::_linear_pointwise", "")
@@ -41,57 +57,120 @@ at::Tensor Product(const at::Tensor& x, const at::Tensor& packed, const std::opt
   return op.call(x, packed, bias, "none", c10::List<std::optional<at::Scalar>>(), std::nullopt);
 }
 
-// Which tile sizes give the same bits for this product. Of the sets that agree, the one with the most sizes, of
-// equals the one with the largest tile.
-std::vector<int64_t> AgreeingTiles(const at::Tensor& packed, const std::optional<at::Tensor>& bias, int64_t K) {
-  std::mt19937 random(0x4C494F4E);
-  std::normal_distribution<float> normal;
-  std::vector<float> values(Linear::kMaxTileRows * K);
-  for (float& v : values) v = normal(random);
-  const at::Tensor x = at::from_blob(values.data(), {Linear::kMaxTileRows, K}).to(packed.scalar_type());
-
-  std::vector<std::pair<std::vector<int64_t>, at::Tensor>> sets;  // sizes that agree, and the first one's product
-  for (int64_t rows : kTileChoices) {
-    // All rows of x through tiles of this size, so that every place in a tile is tried.
-    at::Tensor y = at::empty({Linear::kMaxTileRows, packed.size(0)}, packed.scalar_type());
-    for (int64_t row = 0; row < Linear::kMaxTileRows; row += rows) {
-      y.narrow(0, row, rows).copy_(Product(x.narrow(0, row, rows), packed, bias));
-    }
-    auto same = std::find_if(sets.begin(), sets.end(), [&](const auto& set) { return at::equal(set.second, y); });
-    if (same != sets.end()) {
-      same->first.push_back(rows);
-    } else {
-      sets.push_back({{rows}, y});
-    }
-  }
-  auto better = [](const auto& a, const auto& b) {
-    return std::make_tuple(a.first.size(), a.first.back()) < std::make_tuple(b.first.size(), b.first.back());
-  };
-  return std::max_element(sets.begin(), sets.end(), better)->first;
+at::Tensor ReorderInt8(const at::Tensor& weight) {
+  static const auto op = c10::Dispatcher::singleton()
+                             .findSchemaOrThrow("onednn::qlinear_prepack", "")
+                             .typed<at::Tensor(at::Tensor, std::optional<c10::List<int64_t>>)>();
+  return op.call(weight, c10::List<int64_t>({Linear::kMaxTileRows, weight.size(1)}));
 }
 
-// One trial a shape and process: layers share their shapes.
-std::vector<int64_t> CachedTiles(const at::Tensor& packed, const std::optional<at::Tensor>& bias, int64_t N, int64_t K,
-                                 DType dtype) {
-  struct Cache {
-    absl::Mutex mu;
-    std::map<std::tuple<int64_t, int64_t, DType, bool>, std::vector<int64_t>> tiles ABSL_GUARDED_BY(mu);
-  };
-  static Cache& cache = *new Cache;
-  absl::MutexLock lock(&cache.mu);
-  std::vector<int64_t>& tiles = cache.tiles[{N, K, dtype, bias.has_value()}];
-  if (tiles.empty()) tiles = AgreeingTiles(packed, bias, K);
-  return tiles;
+// (sum over k of (x - offset) w) * scale, summed in int32.
+at::Tensor Int8Product(const at::Tensor& x, const at::Tensor& packed, const at::Tensor& scale, const at::Tensor& zero,
+                       at::ScalarType out) {
+  static const auto op =
+      c10::Dispatcher::singleton()
+          .findSchemaOrThrow("onednn::qlinear_pointwise", "")
+          .typed<at::Tensor(at::Tensor, double, int64_t, at::Tensor, at::Tensor, at::Tensor, std::optional<at::Tensor>,
+                            double, int64_t, std::optional<at::ScalarType>, std::string_view,
+                            c10::List<std::optional<at::Scalar>>, std::string_view)>();
+  return op.call(x, 1.0, Linear::Int8Offset(), packed, scale, zero, std::nullopt, 1.0, 0, out, "none",
+                 c10::List<std::optional<at::Scalar>>(), "");
 }
 
 }  // namespace
 
 struct Linear::Packed {
+  DType type = DType::kFloat32;
   at::Tensor weight;
   std::optional<at::Tensor> bias;
+  at::Tensor scale;  // kInt8: (N) fp32
+  at::Tensor zero;   // kInt8: (N) int32, zeros
+
+  at::Tensor Product(const at::Tensor& x) const {
+    if (type == DType::kInt8) return Int8Product(x, weight, scale, zero, at::kBFloat16);
+    return FloatProduct(x, weight, bias);
+  }
+
+  // Which tile sizes give the same bits for this product. Of the sets that agree, the one with the most sizes, of
+  // equals the one with the largest tile.
+  std::vector<int64_t> AgreeingTiles(int64_t N, int64_t K) const {
+    std::mt19937 random(0x4C494F4E);
+    std::normal_distribution<float> normal(0, type == DType::kInt8 ? 30.f : 1.f);
+    std::vector<float> values(Linear::kMaxTileRows * K);
+    for (float& v : values) v = std::clamp(normal(random), -127.f, 127.f);
+    at::Tensor x = at::from_blob(values.data(), {Linear::kMaxTileRows, K});
+    if (type == DType::kInt8 && Linear::Int8Offset() != 0) x = at::add(x, Linear::Int8Offset());
+    x = x.to(OperandType(type));
+
+    std::vector<std::pair<std::vector<int64_t>, at::Tensor>> sets;  // sizes that agree, and the first one's product
+    for (int64_t rows : kTileChoices) {
+      // All rows of x through tiles of this size, so that every place in a tile is tried.
+      at::Tensor y = at::empty({Linear::kMaxTileRows, N}, type == DType::kFloat32 ? at::kFloat : at::kBFloat16);
+      for (int64_t row = 0; row < Linear::kMaxTileRows; row += rows) {
+        y.narrow(0, row, rows).copy_(Product(x.narrow(0, row, rows)));
+      }
+      auto same = std::find_if(sets.begin(), sets.end(), [&](const auto& set) { return at::equal(set.second, y); });
+      if (same != sets.end()) {
+        same->first.push_back(rows);
+      } else {
+        sets.push_back({{rows}, y});
+      }
+    }
+    auto better = [](const auto& a, const auto& b) {
+      return std::make_tuple(a.first.size(), a.first.back()) < std::make_tuple(b.first.size(), b.first.back());
+    };
+    return std::max_element(sets.begin(), sets.end(), better)->first;
+  }
+
+  // One trial a shape and process: layers share their shapes.
+  std::vector<int64_t> CachedTiles(int64_t N, int64_t K) const {
+    struct Cache {
+      absl::Mutex mu;
+      std::map<std::tuple<int64_t, int64_t, DType, bool>, std::vector<int64_t>> tiles ABSL_GUARDED_BY(mu);
+    };
+    static Cache& cache = *new Cache;
+    absl::MutexLock lock(&cache.mu);
+    std::vector<int64_t>& tiles = cache.tiles[{N, K, type, bias.has_value()}];
+    if (tiles.empty()) tiles = AgreeingTiles(N, K);
+    return tiles;
+  }
 };
 
 Linear::~Linear() = default;
+
+uint8_t Linear::Int8Offset() { return HasAmxInt8() ? 0 : 128; }
+
+absl::Status Linear::CheckInt8() {
+  static const bool exact = [] {
+    // The largest values of either sign, where narrower sums would saturate.
+    constexpr int64_t kRows = 16;
+    constexpr int64_t kWidth = 256;
+    const int offset = Int8Offset();
+    std::vector<int8_t> w(kRows * kWidth);
+    std::vector<uint8_t> x(kRows * kWidth);
+    std::vector<int> true_x(x.size());
+    for (int64_t i = 0; i < kRows * kWidth; ++i) {
+      true_x[i] = (i / kWidth) % 3 == 0 ? -127 : (i / kWidth) % 3 == 1 ? 127 : static_cast<int>(i % 255) - 127;
+      x[i] = static_cast<uint8_t>(true_x[i] + offset);
+      w[i] = static_cast<int8_t>((i / kWidth) % 4 == 0 ? 127 : (i / kWidth) % 4 == 1 ? -127 : i % 128);
+    }
+    const at::Tensor packed = ReorderInt8(at::from_blob(w.data(), {kRows, kWidth}, at::kChar).clone());
+    const at::Tensor scale = at::zeros({kRows}, at::kFloat).fill_(1);
+    const at::Tensor y = Int8Product(at::from_blob(x.data(), {kRows, kWidth}, OperandType(DType::kInt8)), packed, scale,
+                                     at::zeros({kRows}, at::kInt), at::kFloat);
+    const float* out = y.const_data_ptr<float>();
+    for (int64_t m = 0; m < kRows; ++m) {
+      for (int64_t n = 0; n < kRows; ++n) {
+        int sum = 0;
+        for (int64_t k = 0; k < kWidth; ++k) sum += true_x[m * kWidth + k] * w[n * kWidth + k];
+        if (out[m * kRows + n] != static_cast<float>(sum)) return false;
+      }
+    }
+    return true;
+  }();
+  if (exact) return absl::OkStatus();
+  return absl::UnimplementedError("int8 products are not exact on this CPU: it lacks VNNI");
+}
 
 std::unique_ptr<Linear> Linear::Pack(const float* weight, const float* bias, int64_t N, int64_t K, DType dtype) {
   std::unique_ptr<Linear> linear(new Linear);
@@ -99,26 +178,58 @@ std::unique_ptr<Linear> Linear::Pack(const float* weight, const float* bias, int
   linear->K_ = K;
   linear->dtype_ = dtype;
   linear->packed_ = std::make_unique<Packed>();
-  // from_blob takes no const; nothing here writes. The copies own their memory.
-  const at::Tensor w = at::from_blob(const_cast<float*>(weight), {N, K}).to(TorchType(dtype), false, /*copy=*/true);
-  linear->packed_->weight = Reorder(w, kMaxTileRows);
-  if (bias != nullptr) {
-    linear->packed_->bias = at::from_blob(const_cast<float*>(bias), {N}).to(TorchType(dtype), false, /*copy=*/true);
+  Packed& packed = *linear->packed_;
+  packed.type = dtype;
+  if (dtype == DType::kInt8) {
+    packed.scale = at::zeros({N}, at::kFloat);
+    packed.zero = at::zeros({N}, at::kInt);
+    at::Tensor w = at::empty({N, K}, at::kChar);
+    auto* scale = packed.scale.mutable_data_ptr<float>();
+    auto* rounded = w.mutable_data_ptr<int8_t>();
+    for (int64_t n = 0; n < N; ++n) {
+      float largest = 0;
+      for (int64_t k = 0; k < K; ++k) largest = std::max(largest, std::fabs(weight[n * K + k]));
+      float inverse = largest > 0 ? 127 / largest : 0.f;
+      scale[n] = largest / 127;
+      if (!std::all_of(weight + n * K, weight + (n + 1) * K, [](float w1) { return std::isfinite(w1); })) {
+        scale[n] = std::numeric_limits<float>::quiet_NaN();  // the whole channel shows it
+        inverse = 0;
+      }
+      for (int64_t k = 0; k < K; ++k) {
+        const float scaled = inverse == 0 ? 0.f : weight[n * K + k] * inverse;
+        rounded[n * K + k] = static_cast<int8_t>(std::nearbyint(scaled));
+      }
+    }
+    packed.weight = ReorderInt8(w);
+    linear->bias_.assign(N, 0.f);
+    if (bias != nullptr) linear->bias_.assign(bias, bias + N);
+  } else {
+    // from_blob takes no const; nothing here writes. The copies own their memory.
+    const at::ScalarType torch_type = OperandType(dtype);
+    packed.weight =
+        Reorder(at::from_blob(const_cast<float*>(weight), {N, K}).to(torch_type, false, /*copy=*/true), kMaxTileRows);
+    if (bias != nullptr) {
+      packed.bias = at::from_blob(const_cast<float*>(bias), {N}).to(torch_type, false, /*copy=*/true);
+    }
   }
-  linear->tile_rows_ = CachedTiles(linear->packed_->weight, linear->packed_->bias, N, K, dtype);
+  linear->tile_rows_ = packed.CachedTiles(N, K);
   return linear;
 }
 
 void Linear::Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const {
-  const int64_t element = dtype_ == DType::kBFloat16 ? 2 : 4;
+  const at::ScalarType type = OperandType(dtype_);
+  const auto element = static_cast<int64_t>(c10::elementSize(type));
   for (int64_t row = 0; row < rows;) {
     const int64_t left = rows - row;
-    auto fits = std::lower_bound(tile_rows_.begin(), tile_rows_.end(), left);
-    const int64_t tile = fits == tile_rows_.end() ? tile_rows_.back() : *fits;
+    // The smallest tile that holds what is left, unless that wastes much of it: then the largest that is filled.
+    auto tile = std::lower_bound(tile_rows_.begin(), tile_rows_.end(), left);
+    if (tile == tile_rows_.end() || (tile != tile_rows_.begin() && *tile - left > std::max(left / 8, kSmallTailRows))) {
+      --tile;
+    }
     char* in = const_cast<char*>(static_cast<const char*>(x)) + row * K_ * element;
-    const at::Tensor y = Product(at::from_blob(in, {tile, K_}, TorchType(dtype_)), packed_->weight, packed_->bias);
-    use(row, std::min(tile, left), y.const_data_ptr());
-    row += tile;
+    const at::Tensor y = packed_->Product(at::from_blob(in, {*tile, K_}, type));
+    use(row, std::min(*tile, left), y.const_data_ptr());
+    row += *tile;
   }
 }
 

@@ -10,13 +10,18 @@
 // orders. So rows run in tiles of a few fixed sizes, created at load, and only of sizes that were seen to give the same
 // bits: for each (N, K, dtype) all sizes are tried once on the same random data, and the largest set that agrees is
 // kept.
+//
+// int8: x is rounded by the caller, row by row (QuantizeRow in kernels/cpu/rows.h), W here, once, by the largest value
+// of each output channel. The products are summed in int32, exactly, whatever the order; what comes out is the sum
+// times the channel's scale, rounded to bfloat16. The row's scale and the bias are the caller's to apply: it has a pass
+// over y to make in any case. y = out * (the row's scale) + bias().
 
 #include <cstdint>
 #include <functional>
 #include <memory>
 #include <vector>
 
-#include "absl/status/statusor.h"
+#include "absl/status/status.h"
 #include "model/types.h"
 
 namespace lion {
@@ -24,22 +29,32 @@ namespace lion {
 class Linear {
  public:
   // Rows of x that must exist past the last one that counts (their values are of no interest, but must be initialised).
-  static constexpr int64_t kMaxTileRows = 256;
+  static constexpr int64_t kMaxTileRows = 512;
 
-  // weight: (N, K) row-major fp32; bias: (N) or null = none. Copied and packed; the caller's may go. dtype is kFloat32
-  // or kBFloat16: of x, W, b and y. Must run on a ComputePool's worker.
+  // OK if this CPU's int8 products are exact. UNIMPLEMENTED where they are not: before VNNI, pairs of products saturate
+  // at 16 bits. Must run on a ComputePool's worker.
+  static absl::Status CheckInt8();
+
+  // What is to be added to the bytes of an int8 operand, modulo 256: 0 where the CPU multiplies signed bytes by signed
+  // ones, 128 where its x must be unsigned.
+  static uint8_t Int8Offset();
+
+  // weight: (N, K) row-major fp32; bias: (N) or null = none. Copied and packed; the caller's may go. dtype is kFloat32,
+  // kBFloat16 or kInt8: of x and W; y is float in kFloat32, else bfloat16. Must run on a ComputePool's worker.
   static std::unique_ptr<Linear> Pack(const float* weight, const float* bias, int64_t N, int64_t K, DType dtype);
 
   ~Linear();
 
-  // Calls use(first_row, num_rows, y) for tiles that together cover [0, rows) in order; y: (num_rows, N) in the dtype,
-  // valid during the call. x: (rows + kMaxTileRows, K), dense, in the dtype. Must run on a ComputePool's worker.
+  // Calls use(first_row, num_rows, y) for tiles that together cover [0, rows) in order; y: (num_rows, N), valid during
+  // the call. x: (rows + kMaxTileRows, K), dense, in the dtype. Must run on a ComputePool's worker.
   // Thread-safe.
   void Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const;
 
   int64_t out_width() const { return N_; }
   int64_t in_width() const { return K_; }
   DType dtype() const { return dtype_; }
+  // (N), zeros where Pack had none. kInt8 only: elsewhere y has it already.
+  const float* bias() const { return bias_.data(); }
 
   // The tile sizes in use, ascending.
   const std::vector<int64_t>& tile_rows() const { return tile_rows_; }
@@ -50,6 +65,7 @@ class Linear {
   int64_t N_ = 0;
   int64_t K_ = 0;
   DType dtype_ = DType::kFloat32;
+  std::vector<float> bias_;
   std::vector<int64_t> tile_rows_;
   std::unique_ptr<Packed> packed_;
 };

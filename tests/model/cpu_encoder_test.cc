@@ -9,6 +9,8 @@
 #include <memory>
 #include <random>
 #include <string>
+#include <tuple>
+#include <utility>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -104,26 +106,30 @@ TEST_P(VariantTest, AllFormsAgreeWithThePlainFormInFp64) {
   }
 }
 
-TEST_P(VariantTest, BFloat16ErrsAtMostTwiceAsMuchAsThePlainForm) {
+// In the lower precisions.
+TEST_P(VariantTest, ErrsAtMostTwiceAsMuchAsThePlainForm) {
   RandomModelOptions options = Options();
   options.hidden_width = 128;
   const RandomModel directory(options);
   ComputePool pool({.num_threads = 2});
-  const std::unique_ptr<Model> model = Load(directory, &pool, DType::kBFloat16);
-  ASSERT_NE(model, nullptr);
-  for (int64_t L : {1, 33, 64, 200}) {
-    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
-    const auto& tensors = directory.tensors();
-    const std::vector<double> truth = PlainForm(options, tensors, ids, PlainType::kFloat64);
-    const Error plain = Difference(PlainForm(options, tensors, ids, PlainType::kBFloat16), truth);
-    std::vector<Row> rows;
-    for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
-    const std::vector<RowResult> results = Encode(*model, rows);
-    constexpr double kUlp = 1.0 / 256;  // of bfloat16 at 1, the scale of a LayerNorm's output
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const Error error = Difference(results[i].values, truth);
-      EXPECT_LE(error.rms, 2 * plain.rms + kUlp) << "L " << L << " form " << i;
-      EXPECT_LE(error.max, 2 * plain.max + kUlp) << "L " << L << " form " << i;
+  for (const auto& [dtype, plain_type] :
+       {std::pair(DType::kBFloat16, PlainType::kBFloat16), std::pair(DType::kInt8, PlainType::kInt8)}) {
+    const std::unique_ptr<Model> model = Load(directory, &pool, dtype);
+    ASSERT_NE(model, nullptr);
+    for (int64_t L : {1, 33, 64, 200}) {
+      const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
+      const auto& tensors = directory.tensors();
+      const std::vector<double> truth = PlainForm(options, tensors, ids, PlainType::kFloat64);
+      const Error plain = Difference(PlainForm(options, tensors, ids, plain_type), truth);
+      std::vector<Row> rows;
+      for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
+      const std::vector<RowResult> results = Encode(*model, rows);
+      constexpr double kUlp = 1.0 / 256;  // of bfloat16 at 1, the scale of a LayerNorm's output
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const Error error = Difference(results[i].values, truth);
+        EXPECT_LE(error.rms, 2 * plain.rms + kUlp) << Name(dtype) << " L " << L << " form " << i;
+        EXPECT_LE(error.max, 2 * plain.max + kUlp) << Name(dtype) << " L " << L << " form " << i;
+      }
     }
   }
 }
@@ -236,7 +242,7 @@ TEST_P(BitsTest, ARowOfNaNLeavesTheOthersAlone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, BitsTest, testing::Values(DType::kFloat32, DType::kBFloat16),
+INSTANTIATE_TEST_SUITE_P(DTypes, BitsTest, testing::Values(DType::kFloat32, DType::kBFloat16, DType::kInt8),
                          [](const auto& test) { return std::string(Name(test.param)); });
 
 TEST(CpuEncoderTest, PoolsAndProjects) {

@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <cstring>
+#include <limits>
 #include <memory>
 #include <random>
 #include <vector>
@@ -99,6 +100,84 @@ TEST_P(LinearTest, WorksWithoutABias) {
   std::unique_ptr<Linear> linear;
   ASSERT_TRUE(pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), nullptr, 2, 2, GetParam()); }).ok());
   EXPECT_EQ(Multiply(pool, *linear, {1, 1, 2, 0}, 2), (std::vector<float>{3, 7, 2, 6}));
+}
+
+// An int8 operand's bytes, as this CPU wants them.
+std::vector<uint8_t> Bytes(const std::vector<int>& values) {
+  std::vector<uint8_t> bytes(values.size());
+  for (size_t i = 0; i < values.size(); ++i) bytes[i] = static_cast<uint8_t>(values[i] + Linear::Int8Offset());
+  return bytes;
+}
+
+TEST(LinearInt8Test, SumsExactlyInEveryTile) {
+  ComputePool pool({.num_threads = 1});
+  std::mt19937 random(1);
+  absl::Status exact;
+  ASSERT_TRUE(pool.Run(1, [&](int, int) { exact = Linear::CheckInt8(); }).ok());
+  ASSERT_TRUE(exact.ok()) << exact;
+  for (const Shape& shape : {Shape{1, 1}, Shape{35, 50}, Shape{144, 48}, Shape{256, 1024}, Shape{768, 3072}}) {
+    // Whole numbers up to 127 in every row of W: they are kept as they are, with a scale of 1.
+    std::vector<float> weight(shape.N * shape.K);
+    for (float& w : weight) w = static_cast<float>(static_cast<int>(random() % 255) - 127);
+    for (int64_t n = 0; n < shape.N; ++n) weight[n * shape.K] = 127;
+    std::vector<float> bias(shape.N, 0.5f);
+    std::unique_ptr<Linear> linear;
+    ASSERT_TRUE(
+        pool.Run(1,
+                 [&](int, int) { linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, DType::kInt8); })
+            .ok());
+    EXPECT_EQ(linear->bias()[0], 0.5f);
+    const int64_t rows = 700;
+    std::vector<int> x(rows * shape.K);
+    for (int& v : x) v = static_cast<int>(random() % 255) - 127;
+    for (int64_t k = 0; k < shape.K; ++k) x[k] = 127;
+    std::vector<uint8_t> bytes = Bytes(x);
+    bytes.resize(bytes.size() + Linear::kMaxTileRows * shape.K);
+    for (int64_t first : {0, 1, 40}) {
+      for (int64_t count : {1, 9, 16, 33, 64, 100, 300, 512, 600}) {
+        ASSERT_TRUE(pool.Run(1,
+                             [&](int, int) {
+                               linear->Run(bytes.data() + first * shape.K, count,
+                                           [&](int64_t row, int64_t n, const void* y) {
+                                             for (int64_t r : {int64_t{0}, n / 2, n - 1}) {
+                                               const int* in = x.data() + (first + row + r) * shape.K;
+                                               for (int64_t c = 0; c < shape.N; ++c) {
+                                                 int sum = 0;
+                                                 for (int64_t k = 0; k < shape.K; ++k) {
+                                                   sum += in[k] * static_cast<int>(weight[c * shape.K + k]);
+                                                 }
+                                                 uint16_t expected;
+                                                 const auto wide = static_cast<float>(sum);
+                                                 ToBFloat16(&wide, &expected, 1);
+                                                 ASSERT_EQ(static_cast<const uint16_t*>(y)[r * shape.N + c], expected);
+                                               }
+                                             }
+                                           });
+                             })
+                        .ok());
+      }
+    }
+  }
+}
+
+TEST(LinearInt8Test, AChannelThatIsNotFiniteShows) {
+  ComputePool pool({.num_threads = 1});
+  const std::vector<float> weight = {1, std::numeric_limits<float>::quiet_NaN(), 3, 4, 0, 0};
+  std::unique_ptr<Linear> linear;
+  ASSERT_TRUE(pool.Run(1, [&](int, int) { linear = Linear::Pack(weight.data(), nullptr, 3, 2, DType::kInt8); }).ok());
+  std::vector<uint8_t> x = Bytes({1, 1});
+  x.resize(2 + 2 * Linear::kMaxTileRows);
+  ASSERT_TRUE(pool.Run(1,
+                       [&](int, int) {
+                         linear->Run(x.data(), 1, [&](int64_t, int64_t, const void* y) {
+                           float values[3];
+                           FromBFloat16(static_cast<const uint16_t*>(y), values, 3);
+                           EXPECT_TRUE(std::isnan(values[0]));
+                           EXPECT_NEAR(values[1], 7, 0.05);
+                           EXPECT_EQ(values[2], 0);
+                         });
+                       })
+                  .ok());
 }
 
 INSTANTIATE_TEST_SUITE_P(DTypes, LinearTest, testing::Values(DType::kFloat32, DType::kBFloat16),

@@ -11,7 +11,13 @@ namespace lion {
 namespace {
 
 at::ScalarType TorchType(PlainType type) {
-  return type == PlainType::kFloat64 ? at::kDouble : type == PlainType::kFloat32 ? at::kFloat : at::kBFloat16;
+  return type == PlainType::kFloat64 ? at::kDouble : type == PlainType::kBFloat16 ? at::kBFloat16 : at::kFloat;
+}
+
+// Every row of x as whole multiples of a 127th of its largest value.
+at::Tensor RoundedRows(const at::Tensor& x) {
+  const at::Tensor scale = x.abs().amax(1, /*keepdim=*/true) / 127;
+  return at::round(x / scale) * scale;
 }
 
 }  // namespace
@@ -29,6 +35,11 @@ std::vector<double> PlainForm(const RandomModelOptions& o, const std::map<std::s
     return at::from_blob(const_cast<float*>(t.values.data()), t.shape).clone();
   };
   auto linear = [&](const at::Tensor& x, const std::string& name) {
+    if (type == PlainType::kInt8) {
+      return (at::linear(RoundedRows(x).to(at::kDouble), RoundedRows(get(name + ".weight")).to(at::kDouble)) +
+              get(name + ".bias"))
+          .to(X);
+    }
     return at::linear(x.to(X), get(name + ".weight").to(X), get(name + ".bias").to(X));
   };
   auto norm = [&](const at::Tensor& x, const std::string& name, double eps) {

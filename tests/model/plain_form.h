@@ -8,6 +8,8 @@
 //
 // In fp64 it is the truth that the engine is tested against. In bfloat16 it is the yardstick for the engine's error
 // there: x, q, k, v, scores and all products in that type; z, log a, their sums, M and LayerNorm's statistics in fp32.
+// In int8 likewise: the linear layers round x by the largest value of each token and W by that of each output channel,
+// and sum exactly; all else is fp32.
 
 #include <cstdint>
 #include <map>
@@ -19,7 +21,7 @@
 
 namespace lion {
 
-enum class PlainType { kFloat64, kFloat32, kBFloat16 };
+enum class PlainType { kFloat64, kFloat32, kBFloat16, kInt8 };
 
 // The last hidden states (L, E) of ids with type ids all 0.
 std::vector<double> PlainForm(const RandomModelOptions& options, const std::map<std::string, NamedTensor>& tensors,

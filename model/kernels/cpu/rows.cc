@@ -4,6 +4,8 @@
 #include "model/kernels/cpu/rows.h"
 
 #include <algorithm>
+#include <limits>
+#include <type_traits>
 
 // SSE4 (the baseline), AVX2 and AVX-512 are enough: what lies between them has the same vectors.
 #define HWY_DISABLED_TARGETS (HWY_SSSE3 | HWY_AVX3_DL)
@@ -43,49 +45,69 @@ HWY_ATTR HWY_INLINE void Store(V v, uint16_t* y) {
   hn::StoreU(hn::DemoteTo(U16(), hn::BitCast(I32(), kept)), U16(), y);
 }
 
-// y[i] = f(x[i]): whole vectors, and the tail through a padded copy, so that every element meets the same code.
-template <class In, class Out, class Function>
-HWY_ATTR HWY_INLINE void Map(const In* x, Out* y, int64_t n, const Function& f) {
+// What rows are read from: At(i) is the vector of values i ... i + N - 1, Tail(i, n) the values i ... n - 1 and then
+// what does no harm, so that every element meets the same code.
+template <class T>
+struct PlainSource {
+  const T* x;
+  HWY_ATTR HWY_INLINE V At(int64_t i) const { return Load(x + i); }
+  HWY_ATTR HWY_INLINE V Tail(int64_t i, int64_t n) const {
+    T in[kPad] = {};
+    std::copy(x + i, x + n, in);
+    return Load(in);
+  }
+};
+
+struct ScaledSource {
+  const ScaledRow& row;
+  HWY_ATTR HWY_INLINE V At(int64_t i) const {
+    return hn::MulAdd(Load(row.y + i), hn::Set(F32(), row.scale), Load(row.bias + i));
+  }
+  HWY_ATTR HWY_INLINE V Tail(int64_t i, int64_t n) const {
+    return hn::MulAdd(PlainSource<uint16_t>{row.y}.Tail(i, n), hn::Set(F32(), row.scale),
+                      PlainSource<float>{row.bias}.Tail(i, n));
+  }
+};
+
+// y[i] = f(x[i])
+template <class Source, class Out, class Function>
+HWY_ATTR HWY_INLINE void Map(const Source& x, Out* y, int64_t n, const Function& f) {
   const int64_t N = static_cast<int64_t>(hn::Lanes(F32()));
   int64_t i = 0;
-  for (; i + N <= n; i += N) Store(f(Load(x + i)), y + i);
+  for (; i + N <= n; i += N) Store(f(x.At(i)), y + i);
   if (i == n) return;
-  In in[kPad] = {};
   Out out[kPad];
-  std::copy(x + i, x + n, in);
-  Store(f(Load(in)), out);
+  Store(f(x.Tail(i, n)), out);
   std::copy(out, out + (n - i), y + i);
 }
 
-// x += residual, and its LayerNorm. Two passes over values that stay in the first-level cache.
+struct NoSource {};
+
+// x += residual, and its LayerNorm. Passes over values that stay in the first-level cache.
 template <class Residual>
-HWY_ATTR HWY_INLINE void Normalize(float* x, const Residual* residual, const float* gamma, const float* beta, float eps,
+HWY_ATTR HWY_INLINE void Normalize(float* x, const Residual& residual, const float* gamma, const float* beta, float eps,
                                    int64_t n) {
   const F32 d;
   const int64_t N = static_cast<int64_t>(hn::Lanes(d));
   const int64_t whole = n / N * N;
-  auto residual_at = [residual](int64_t i) HWY_ATTR {
-    if constexpr (sizeof(Residual) == sizeof(float)) {
-      return residual[i];
-    } else {
-      const uint32_t bits = static_cast<uint32_t>(residual[i]) << 16;
-      float value;
-      hwy::CopyBytes<4>(&bits, &value);
-      return value;
-    }
-  };
   V sum = hn::Zero(d);
   for (int64_t i = 0; i < whole; i += N) {
     V value = Load(x + i);
-    if (residual != nullptr) value = hn::Add(value, Load(residual + i));
-    Store(value, x + i);
+    if constexpr (!std::is_same_v<Residual, NoSource>) {
+      value = hn::Add(value, residual.At(i));
+      Store(value, x + i);
+    }
     sum = hn::Add(sum, value);
   }
   float total = hn::GetLane(hn::SumOfLanes(d, sum));
-  for (int64_t i = whole; i < n; ++i) {
-    if (residual != nullptr) x[i] += residual_at(i);
-    total += x[i];
+  if constexpr (!std::is_same_v<Residual, NoSource>) {
+    if (whole < n) {
+      float tail[kPad] = {};
+      Store(residual.Tail(whole, n), tail);
+      for (int64_t i = whole; i < n; ++i) x[i] += tail[i - whole];
+    }
   }
+  for (int64_t i = whole; i < n; ++i) total += x[i];
   const float mean = total / static_cast<float>(n);
   const V centre = hn::Set(d, mean);
   V squares = hn::Zero(d);
@@ -106,50 +128,129 @@ HWY_ATTR HWY_INLINE void Normalize(float* x, const Residual* residual, const flo
 }
 
 HWY_ATTR void NormalizePlain(float* x, const float* gamma, const float* beta, float eps, int64_t n) {
-  Normalize<float>(x, nullptr, gamma, beta, eps, n);
+  Normalize(x, NoSource(), gamma, beta, eps, n);
 }
 HWY_ATTR void NormalizeF32(float* x, const float* residual, const float* gamma, const float* beta, float eps,
                            int64_t n) {
-  Normalize(x, residual, gamma, beta, eps, n);
+  Normalize(x, PlainSource<float>{residual}, gamma, beta, eps, n);
 }
 HWY_ATTR void NormalizeBF16(float* x, const uint16_t* residual, const float* gamma, const float* beta, float eps,
                             int64_t n) {
-  Normalize(x, residual, gamma, beta, eps, n);
+  Normalize(x, PlainSource<uint16_t>{residual}, gamma, beta, eps, n);
+}
+HWY_ATTR void NormalizeScaled(float* x, const ScaledRow& residual, const float* gamma, const float* beta, float eps,
+                              int64_t n) {
+  Normalize(x, ScaledSource{residual}, gamma, beta, eps, n);
 }
 
-// erf(u) = u P(u^2) / Q(u^2) for |u| <= 4, beyond which it is 1 in fp32: the widely used minimax fit of degree 6
-// over 4.
-HWY_ATTR HWY_INLINE V Gelu(V x) {
+// erf(u) = u P(2 u^2 / U^2 - 1) for |u| <= U, beyond which it is 1: fitted to u P, with the error weighted evenly. One
+// polynomial and no division, which would take as long as all the rest.
+template <size_t kTerms>
+HWY_ATTR HWY_INLINE V GeluBy(V x, float limit, const float (&p)[kTerms]) {
   const F32 d;
   V u = hn::Mul(x, hn::Set(d, 0.70710678118654752f));
   // Max and Min may drop a NaN; x itself carries it to the result.
-  u = hn::Max(hn::Min(u, hn::Set(d, 4.f)), hn::Set(d, -4.f));
-  const V u2 = hn::Mul(u, u);
-  V p = hn::Set(d, -2.72614225801306e-10f);
-  for (float c : {2.77068142495902e-08f, -2.10102402082508e-06f, -5.69250639462346e-05f, -7.34990630326855e-04f,
-                  -2.95459980854025e-03f, -1.60960333262415e-02f}) {
-    p = hn::MulAdd(p, u2, hn::Set(d, c));
-  }
-  V q = hn::Set(d, -1.45660718464996e-05f);
-  for (float c : {-2.13374055278905e-04f, -1.68282697438203e-03f, -7.37332916720468e-03f, -1.42647390514189e-02f}) {
-    q = hn::MulAdd(q, u2, hn::Set(d, c));
-  }
-  const V erf = hn::Div(hn::Mul(p, u), q);
+  u = hn::Max(hn::Min(u, hn::Set(d, limit)), hn::Set(d, -limit));
+  const V s = hn::MulSub(hn::Mul(u, u), hn::Set(d, 2 / (limit * limit)), hn::Set(d, 1.f));
+  V sum = hn::Set(d, p[0]);
+  for (size_t i = 1; i < kTerms; ++i) sum = hn::MulAdd(sum, s, hn::Set(d, p[i]));
   const V half = hn::Mul(x, hn::Set(d, 0.5f));
-  return hn::MulAdd(half, erf, half);
+  return hn::MulAdd(half, hn::Mul(sum, u), half);
 }
 
+constexpr float kErf[] = {-0.00229288451f, 0.00574254384f, -0.00450774236f, 0.00558629911f, -0.0169492662f,
+                          0.0294785853f,   -0.0396942571f, 0.0541478805f,   -0.0723175108f, 0.0909731090f,
+                          -0.111207560f,   0.137731433f,   -0.185640514f,   0.372107685f};
+constexpr float kShortErf[] = {-0.0191523042f, 0.0410202183f, -0.0284516364f, 0.0300220344f, -0.0679838955f,
+                               0.0961182117f,  -0.114154011f, 0.143078223f,   -0.195454374f, 0.392725378f};
+
+HWY_ATTR HWY_INLINE V Gelu(V x) { return GeluBy(x, 3.8f, kErf); }
+HWY_ATTR HWY_INLINE V ShortGelu(V x) { return GeluBy(x, 3.6f, kShortErf); }
+
 HWY_ATTR void GeluF32(const float* x, float* y, int64_t n) {
-  Map(x, y, n, [](V v) HWY_ATTR { return Gelu(v); });
+  Map(PlainSource<float>{x}, y, n, [](V v) HWY_ATTR { return Gelu(v); });
 }
 HWY_ATTR void GeluBF16(const uint16_t* x, uint16_t* y, int64_t n) {
-  Map(x, y, n, [](V v) HWY_ATTR { return Gelu(v); });
+  Map(PlainSource<uint16_t>{x}, y, n, [](V v) HWY_ATTR { return ShortGelu(v); });
 }
 HWY_ATTR void F32ToBF16(const float* x, uint16_t* y, int64_t n) {
-  Map(x, y, n, [](V v) HWY_ATTR { return v; });
+  Map(PlainSource<float>{x}, y, n, [](V v) HWY_ATTR { return v; });
 }
 HWY_ATTR void BF16ToF32(const uint16_t* x, float* y, int64_t n) {
-  Map(x, y, n, [](V v) HWY_ATTR { return v; });
+  Map(PlainSource<uint16_t>{x}, y, n, [](V v) HWY_ATTR { return v; });
+}
+HWY_ATTR void ScaledToBF16(const ScaledRow& x, uint16_t* y, int64_t n) {
+  Map(ScaledSource{x}, y, n, [](V v) HWY_ATTR { return v; });
+}
+HWY_ATTR void ScaledToF32(const ScaledRow& x, float* y, int64_t n) {
+  Map(ScaledSource{x}, y, n, [](V v) HWY_ATTR { return v; });
+}
+
+// The bits of |x| order as |x| does, with infinity and NaN above all numbers.
+HWY_ATTR HWY_INLINE hn::Vec<U32> MagnitudeBits(V x) {
+  return hn::And(hn::BitCast(U32(), x), hn::Set(U32(), 0x7FFFFFFF));
+}
+
+// y = values rounded, their largest magnitude's bits being in the lanes of largest.
+HWY_ATTR HWY_INLINE void RoundRow(const float* values, int64_t n, hn::Vec<U32> largest, const Int8Row& y) {
+  const F32 d;
+  const U32 du;
+  const I32 di;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(d));
+  const uint32_t bits = hn::GetLane(hn::MaxOfLanes(du, largest));
+  float magnitude;
+  hwy::CopyBytes<4>(&bits, &magnitude);
+  if (bits >= 0x7F800000) {
+    *y.scale = std::numeric_limits<float>::quiet_NaN();
+    std::fill(y.q, y.q + n, y.offset);
+    return;
+  }
+  *y.scale = magnitude / 127;
+  // Of a magnitude too small for its inverse nothing is left.
+  const float inverse = magnitude > 1e-35f ? 127 / magnitude : 0.f;
+  const V factor = hn::Set(d, inverse);
+  const auto offset = hn::Set(di, y.offset);
+  auto rounded = [&](V v) HWY_ATTR {
+    const auto whole = hn::Add(hn::NearestInt(hn::Mul(v, factor)), offset);
+    return hn::TruncateTo(hn::Rebind<uint8_t, F32>(), hn::BitCast(du, whole));
+  };
+  const hn::Rebind<uint8_t, F32> d8;
+  int64_t i = 0;
+  for (; i + N <= n; i += N) hn::StoreU(rounded(Load(values + i)), d8, y.q + i);
+  if (i >= n) return;
+  uint8_t out[kPad];
+  hn::StoreU(rounded(PlainSource<float>{values}.Tail(i, n)), d8, out);
+  std::copy(out, out + (n - i), y.q + i);
+}
+
+HWY_ATTR void QuantizeRow(const float* x, int64_t n, const Int8Row& y) {
+  const U32 du;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(F32()));
+  auto largest = hn::Zero(du);
+  int64_t i = 0;
+  for (; i + N <= n; i += N) largest = hn::Max(largest, MagnitudeBits(Load(x + i)));
+  if (i < n) largest = hn::Max(largest, MagnitudeBits(PlainSource<float>{x}.Tail(i, n)));
+  RoundRow(x, n, largest, y);
+}
+
+HWY_ATTR void GeluQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row& y) {
+  const U32 du;
+  const int64_t N = static_cast<int64_t>(hn::Lanes(F32()));
+  const ScaledSource source{x};
+  auto largest = hn::Zero(du);
+  int64_t i = 0;
+  for (; i + N <= n; i += N) {
+    const V value = ShortGelu(source.At(i));
+    largest = hn::Max(largest, MagnitudeBits(value));
+    Store(value, values + i);
+  }
+  if (i < n) {
+    float out[kPad];
+    Store(ShortGelu(source.Tail(i, n)), out);
+    std::copy(out, out + (n - i), values + i);
+    largest = hn::Max(largest, MagnitudeBits(PlainSource<float>{values}.Tail(i, n)));
+  }
+  RoundRow(values, n, largest, y);
 }
 
 HWY_ATTR void F16ToF32(const uint16_t* x, float* y, int64_t n) {
@@ -226,8 +327,13 @@ namespace lion {
 HWY_EXPORT(NormalizePlain);
 HWY_EXPORT(NormalizeF32);
 HWY_EXPORT(NormalizeBF16);
+HWY_EXPORT(NormalizeScaled);
 HWY_EXPORT(GeluF32);
 HWY_EXPORT(GeluBF16);
+HWY_EXPORT(GeluQuantize);
+HWY_EXPORT(QuantizeRow);
+HWY_EXPORT(ScaledToBF16);
+HWY_EXPORT(ScaledToF32);
 HWY_EXPORT(F32ToBF16);
 HWY_EXPORT(BF16ToF32);
 HWY_EXPORT(F16ToF32);
@@ -244,6 +350,15 @@ void AddLayerNorm(float* x, const float* residual, const float* gamma, const flo
 void AddLayerNorm(float* x, const uint16_t* residual, const float* gamma, const float* beta, float eps, int64_t n) {
   HWY_DYNAMIC_DISPATCH(NormalizeBF16)(x, residual, gamma, beta, eps, n);
 }
+void AddLayerNorm(float* x, const ScaledRow& residual, const float* gamma, const float* beta, float eps, int64_t n) {
+  HWY_DYNAMIC_DISPATCH(NormalizeScaled)(x, residual, gamma, beta, eps, n);
+}
+void GeluErfQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row& y) {
+  HWY_DYNAMIC_DISPATCH(GeluQuantize)(x, n, values, y);
+}
+void Quantize(const float* x, int64_t n, const Int8Row& y) { HWY_DYNAMIC_DISPATCH(QuantizeRow)(x, n, y); }
+void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(ScaledToBF16)(x, y, n); }
+void Dequantize(const ScaledRow& x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(ScaledToF32)(x, y, n); }
 void GeluErf(const float* x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(GeluF32)(x, y, n); }
 void GeluErf(const uint16_t* x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(GeluBF16)(x, y, n); }
 void ToBFloat16(const float* x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(F32ToBF16)(x, y, n); }

@@ -15,15 +15,41 @@
 
 namespace lion {
 
+// A row of an int8 product (model/linear.h): value i is y[i] * scale + bias[i], y bfloat16.
+struct ScaledRow {
+  const uint16_t* y = nullptr;
+  float scale = 0;
+  const float* bias = nullptr;
+};
+
+// A row rounded to int8: value i is about (q[i] - offset) * scale, q[i] - offset in [-127, 127], scale = max|value| /
+// 127. A row of zeros has scale 0; one with a NaN or infinity has scale NaN.
+struct Int8Row {
+  uint8_t* q = nullptr;
+  uint8_t offset = 0;  // 0 or 128: how signed bytes are stored
+  float* scale = nullptr;
+};
+
 // x (n) = LayerNorm(x + residual) * gamma + beta: mean and variance of the sum, from centred values.
-// residual: (n) floats, or bfloat16; the plain form has none.
+// residual: (n) floats, bfloat16, or an int8 product's row; the plain form has none.
 void LayerNorm(float* x, const float* gamma, const float* beta, float eps, int64_t n);
 void AddLayerNorm(float* x, const float* residual, const float* gamma, const float* beta, float eps, int64_t n);
 void AddLayerNorm(float* x, const uint16_t* residual, const float* gamma, const float* beta, float eps, int64_t n);
+void AddLayerNorm(float* x, const ScaledRow& residual, const float* gamma, const float* beta, float eps, int64_t n);
 
-// y (n) = x/2 * (1 + erf(x / sqrt 2)), erf as a rational function (error below 3e-7); y may be x.
+// y (n) = x/2 * (1 + erf(x / sqrt 2)), erf as a polynomial: error below 3e-7 in fp32, and below 4e-5, a hundredth of
+// bfloat16's own rounding, where y is bfloat16 or int8. y may be x.
 void GeluErf(const float* x, float* y, int64_t n);
 void GeluErf(const uint16_t* x, uint16_t* y, int64_t n);
+
+// The same of an int8 product's row, rounded to int8 for the next product. values: room for n floats.
+void GeluErfQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row& y);
+
+// y = round(x / scale), ties to even.
+void Quantize(const float* x, int64_t n, const Int8Row& y);
+// y (n) = the row's values, as bfloat16 or fp32.
+void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n);
+void Dequantize(const ScaledRow& x, float* y, int64_t n);
 
 // Round to nearest, ties to even; NaN stays NaN.
 void ToBFloat16(const float* x, uint16_t* y, int64_t n);

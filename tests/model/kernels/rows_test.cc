@@ -3,7 +3,9 @@
 
 #include "model/kernels/cpu/rows.h"
 
+#include <algorithm>
 #include <cmath>
+#include <cstdlib>
 #include <cstring>
 #include <limits>
 #include <random>
@@ -99,6 +101,98 @@ TEST_P(RowsTest, GeluIsTheErfForm) {
   float nan = kNaN;
   GeluErf(&nan, &nan, 1);
   EXPECT_TRUE(std::isnan(nan));
+}
+
+// y of an int8 product's row, and what it stands for.
+struct Scaled {
+  std::vector<uint16_t> y;
+  std::vector<float> bias;
+  float scale = 0.037f;
+  ScaledRow row() const { return {y.data(), scale, bias.data()}; }
+  std::vector<float> values() const {
+    std::vector<float> out(y.size());
+    for (size_t i = 0; i < y.size(); ++i) out[i] = std::fma(FromBits(y[i]), scale, bias[i]);
+    return out;
+  }
+};
+
+Scaled RandomScaled(int64_t n, uint32_t seed) {
+  Scaled scaled;
+  scaled.y.resize(n);
+  ToBFloat16(Normal(n, seed, 30).data(), scaled.y.data(), n);
+  scaled.bias = Normal(n, seed + 1);
+  return scaled;
+}
+
+TEST_P(RowsTest, QuantizesByTheLargestOfARow) {
+  for (int64_t n : {1, 2, 15, 16, 17, 50, 768}) {
+    for (uint8_t offset : {uint8_t{0}, uint8_t{128}}) {
+      const std::vector<float> x = Normal(n, 1, 3);
+      std::vector<uint8_t> q(n);
+      float scale = 0;
+      Quantize(x.data(), n, {q.data(), offset, &scale});
+      float largest = 0;
+      for (float v : x) largest = std::max(largest, std::fabs(v));
+      EXPECT_EQ(scale, largest / 127);
+      for (int64_t i = 0; i < n; ++i) {
+        const int value = static_cast<int8_t>(q[i] - offset);
+        EXPECT_LE(std::abs(value), 127);
+        EXPECT_LE(std::fabs(static_cast<float>(value) * scale - x[i]), 0.5001f * scale);
+      }
+    }
+  }
+  // Nothing to scale by, and what cannot be scaled.
+  const struct {
+    float value;
+    float scale;
+  } cases[] = {{0, 0}, {kNaN, kNaN}, {kInfinity, kNaN}, {-kInfinity, kNaN}};
+  for (const auto& c : cases) {
+    std::vector<float> x(20, 0.f);
+    x[18] = c.value;
+    std::vector<uint8_t> q(20, 9);
+    float scale = 7;
+    Quantize(x.data(), 20, {q.data(), 128, &scale});
+    EXPECT_TRUE(scale == c.scale || (std::isnan(scale) && std::isnan(c.scale)));
+    EXPECT_EQ(q, std::vector<uint8_t>(20, 128));
+  }
+}
+
+TEST_P(RowsTest, Int8RowsGoThroughTheSameFormulas) {
+  for (int64_t n : {1, 16, 50, 384, 1000}) {
+    const Scaled scaled = RandomScaled(n, 5);
+    const std::vector<float> values = scaled.values();
+    // FMA or not: SSE4 rounds twice.
+    const float ulps = 4 * kEpsilon;
+    std::vector<float> wide(n);
+    Dequantize(scaled.row(), wide.data(), n);
+    for (int64_t i = 0; i < n; ++i) EXPECT_NEAR(wide[i], values[i], ulps * (1 + std::fabs(values[i])));
+    std::vector<uint16_t> narrow(n);
+    std::vector<uint16_t> rounded(n);
+    Dequantize(scaled.row(), narrow.data(), n);
+    ToBFloat16(wide.data(), rounded.data(), n);
+    EXPECT_EQ(narrow, rounded);
+
+    std::vector<float> x = Normal(n, 6);
+    std::vector<float> plain = x;
+    const std::vector<float> gamma = Normal(n, 7);
+    const std::vector<float> beta = Normal(n, 8);
+    AddLayerNorm(x.data(), scaled.row(), gamma.data(), beta.data(), 1e-5f, n);
+    AddLayerNorm(plain.data(), wide.data(), gamma.data(), beta.data(), 1e-5f, n);
+    EXPECT_EQ(x, plain);
+
+    std::vector<float> hidden(n);
+    std::vector<uint8_t> q(n);
+    std::vector<uint8_t> q_plain(n);
+    float scale = 0;
+    float scale_plain = 0;
+    GeluErfQuantize(scaled.row(), n, hidden.data(), {q.data(), 128, &scale});
+    for (int64_t i = 0; i < n; ++i) {
+      EXPECT_LE(std::fabs(hidden[i] - GeluErfReference(wide[i])), 2e-5 * std::max(1.f, std::fabs(wide[i])));
+    }
+    Quantize(hidden.data(), n, {q_plain.data(), 128, &scale_plain});
+    EXPECT_EQ(q, q_plain);
+    EXPECT_EQ(scale, scale_plain);
+  }
 }
 
 TEST_P(RowsTest, ElementsHaveTheSameBitsWhereverTheyStand) {
