@@ -1,270 +1,382 @@
 // Copyright 2026 The LION Serve Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// The CUDA engine on a random LION-S of BERT base's size (12 layers x 768, 12 heads), against the floor that its matrix
-// products alone set in the same run:
+// The CUDA engine on random models of BERT base's size, against the floor that their matrix products alone set in the
+// same run:
 //
-//   build/release-cuda/bin/cuda_engine_bench            lengths 128 ... 131,072, batches of 65,536 tokens, bfloat16
-//   build/release-cuda/bin/cuda_engine_bench --short    one small batch, for a test that it runs
+//   build/release-cuda/bin/cuda_engine_bench                                       LION-S, bfloat16, every length
+//   build/release-cuda/bin/cuda_engine_bench --variants=lion-d,lion-lit --dtypes=bfloat16,fp8 --json=engine.json
+//   build/release-cuda/bin/cuda_engine_bench --devices=cuda:0,cuda:1 --lengths=512     how two GPUs do beside one
+//   build/release-cuda/bin/cuda_engine_bench --short                               a small model, to see that it runs
 //
-// "wall" is the time of Encode (copies and host work in it), "device" that from the first kernel to the last copy.
-// Share is the floor's time over the device's. Each batch's first row must have the bits that it has alone.
+// Published settings: LION-S and LION-D without layer_norm_after, LION-LIT with it; but LION-LIT without positions, of
+// which it has 512. A batch has --batch_tokens tokens in rows of one length; a longer row is a batch by itself.
+//
+// "engine" is tokens a second as the server drives it: as many threads in Encode as the encoder allows, copies and the
+// host's work in it. "floor" is product_floor.h's, measured beside it; share is engine over floor. The table of stages
+// comes from a second encoder with events between its stages, one batch at a time.
+// Checked: each batch is answered with the same bits every time; its first row has the bits that it has alone; a sample
+// row errs at most twice as much as torch's plain form in the same type does, against fp64 (fp8 has no plain form: its
+// error is printed). Exits 1 if a check fails.
 
 #include <cuda_runtime_api.h>
 
 #include <algorithm>
-#include <chrono>
-#include <cmath>
+#include <cstdint>
 #include <cstdio>
-#include <cstdlib>
-#include <cstring>
-#include <functional>
-#include <map>
+#include <fstream>
 #include <memory>
-#include <random>
+#include <nlohmann/json.hpp>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "bench/cuda_events.h"
+#include "bench/engine_measure.h"
+#include "bench/product_floor.h"
 #include "model/config.h"
 #include "model/cuda_encoder.h"
-#include "model/cuda_linear.h"
-#include "model/cuda_memory.h"
+#include "model/model.h"
+#include "model/safetensors.h"
+#include "tests/model/plain_form.h"
 #include "tests/model/random_model.h"
 
-namespace lion {
+ABSL_FLAG(std::vector<std::string>, variants, {"lion-s"}, "of lion-s, lion-d, lion-lit");
+ABSL_FLAG(std::vector<std::string>, dtypes, {"bfloat16"}, "of bfloat16, float16, fp8, float32");
+ABSL_FLAG(std::vector<std::string>, lengths,
+          std::vector<std::string>({"128", "512", "2048", "8192", "32768", "131072", "1048576"}), "tokens a row");
+ABSL_FLAG(int64_t, batch_tokens, 65536, "tokens a batch");
+ABSL_FLAG(std::vector<std::string>, devices, {"cuda:0"}, "several: all of them together beside the first alone");
+ABSL_FLAG(int, rounds, 5, "of each measurement");
+ABSL_FLAG(std::string, json, "", "a file for every figure");
+ABSL_FLAG(bool, short, false, "two layers, small batches, two rounds");
+
+namespace lion::bench {
 namespace {
 
-struct BenchOptions {
-  int64_t batch_tokens = 65536;
-  std::vector<int64_t> lengths = {128, 512, 2048, 8192, 32768, 131072};
-  int repeats = 12;
-  RandomModelOptions model;
+using nlohmann::ordered_json;
+
+struct Settings {
+  std::vector<Variant> variants;
+  std::vector<DType> dtypes;
+  std::vector<int64_t> lengths;
+  std::vector<std::string> devices;
+  int64_t batch_tokens = 0;
+  int rounds = 0;
+  double round_seconds = 0.2;
+  int latency_repeats = 500;
+  bool whole_size = true;
 };
 
-BenchOptions Base() {
-  BenchOptions options;
-  options.model.layer_norm_after = true;
-  options.model.vocab_size = 30522;
-  options.model.hidden_width = 768;
-  options.model.num_layers = 12;
-  options.model.num_heads = 12;
-  options.model.feed_forward_width = 3072;
-  options.model.num_labels = 0;
-  options.model.gate_bias = -4;
-  return options;
+absl::StatusOr<Settings> ReadFlags() {
+  Settings settings;
+  for (const std::string& name : absl::GetFlag(FLAGS_variants)) {
+    std::optional<Variant> found;
+    for (Variant variant : {Variant::kS, Variant::kD, Variant::kLit}) {
+      if (Name(variant) == name) found = variant;
+    }
+    if (!found.has_value()) return absl::InvalidArgumentError(absl::StrCat("--variants: no variant ", name));
+    settings.variants.push_back(*found);
+  }
+  for (const std::string& name : absl::GetFlag(FLAGS_dtypes)) {
+    const std::optional<DType> dtype = ParseDType(name);
+    if (!dtype.has_value()) return absl::InvalidArgumentError(absl::StrCat("--dtypes: no precision ", name));
+    settings.dtypes.push_back(*dtype);
+  }
+  settings.batch_tokens = absl::GetFlag(FLAGS_batch_tokens);
+  settings.rounds = absl::GetFlag(FLAGS_rounds);
+  settings.devices = absl::GetFlag(FLAGS_devices);
+  std::vector<std::string> lengths = absl::GetFlag(FLAGS_lengths);
+  if (absl::GetFlag(FLAGS_short)) {
+    settings.whole_size = false;
+    settings.batch_tokens = 2048;
+    settings.rounds = 2;
+    settings.round_seconds = 0;
+    settings.latency_repeats = 20;
+    lengths = {"128", "1024", "4096"};
+  }
+  for (const std::string& text : lengths) {
+    int64_t L = 0;
+    if (!absl::SimpleAtoi(text, &L) || L < 1) {
+      return absl::InvalidArgumentError(absl::StrCat("--lengths: ", text, " is not a number of tokens"));
+    }
+    settings.lengths.push_back(L);
+  }
+  if (settings.batch_tokens < 1 || settings.rounds < 1 || settings.devices.empty()) {
+    return absl::InvalidArgumentError("--batch_tokens and --rounds are at least 1, --devices names one");
+  }
+  return settings;
 }
 
-BenchOptions Short() {
-  BenchOptions options = Base();
-  options.batch_tokens = 2048;
-  options.lengths = {128, 1024};
-  options.repeats = 2;
-  options.model.vocab_size = 500;
-  options.model.num_layers = 2;
-  return options;
+RandomModelOptions ModelOf(Variant variant, const Settings& settings) {
+  RandomModelOptions model;
+  model.variant = variant;
+  model.layer_norm_after = variant == Variant::kLit;
+  model.vocab_size = settings.whole_size ? 30522 : 500;
+  model.hidden_width = 768;
+  model.num_layers = settings.whole_size ? 12 : 2;
+  model.num_heads = 12;
+  model.feed_forward_width = 3072;
+  model.num_labels = 0;
+  model.gate_bias = -4;
+  return model;
 }
 
-// Ends the program: a benchmark has nothing to say after a failure.
-void Require(const absl::Status& status) {
-  if (status.ok()) return;
-  std::fprintf(stderr, "cuda_engine_bench: %s\n", status.ToString().c_str());
-  std::exit(1);
-}
-void Require(cudaError_t error) {
-  if (error != cudaSuccess) Require(absl::InternalError(cudaGetErrorString(error)));
-}
-
-double Median(std::vector<double> values) {
-  std::sort(values.begin(), values.end());
-  return values[values.size() / 2];
-}
-
-// The stages of one batch, timed by events between them.
-class StageTimer {
+// One variant in one precision: its encoders, its floors, and what was found. A failed check is printed and counted.
+class EngineCase {
  public:
-  void Record(const char* stage, cudaStream_t stream) {
-    if (used_ == marks_.size()) {
-      marks_.emplace_back();
-      Require(cudaEventCreate(&marks_.back().event));
+  EngineCase(const Settings& settings, const RandomModelOptions& options, const RandomModel& directory, DType dtype)
+      : settings_(settings), options_(options), directory_(directory), dtype_(dtype) {}
+
+  // truth: the sample's last hidden states in fp64.
+  absl::StatusOr<ordered_json> Run(const std::vector<uint32_t>& sample, const std::vector<double>& truth) {
+    if (absl::Status status = Load(); !status.ok()) return status;
+    std::printf("\n%s %s, %lld layers x %lld, %lld heads; crossover %d; %d batches at a time\n",
+                std::string(Name(options_.variant)).c_str(), std::string(Name(dtype_)).c_str(),
+                static_cast<long long>(options_.num_layers), static_cast<long long>(options_.hidden_width),
+                static_cast<long long>(options_.num_heads), model_->info().parallel_max_tokens,
+                model_->encoder()->max_concurrent_batches());
+    std::printf("  tokens a row      engine Mtok/s (min ... max)    floor Mtok/s   share\n");
+    ordered_json lengths = ordered_json::array();
+    for (int64_t L : settings_.lengths) {
+      absl::StatusOr<ordered_json> found = MeasureLength(L);
+      if (!found.ok()) return found.status();
+      lengths.push_back(*std::move(found));
     }
-    marks_[used_].stage = stage;
-    Require(cudaEventRecord(marks_[used_].event, stream));
-    ++used_;
+    absl::StatusOr<Latency> latency =
+        MeasureLatency(model_->encoder(), 128, options_.vocab_size, ModeOf(128), settings_.latency_repeats);
+    if (!latency.ok()) return latency.status();
+    std::printf("  one text of 128 tokens: p50 %.3f ms, p99 %.3f ms\n", latency->p50_ms, latency->p99_ms);
+    absl::StatusOr<ordered_json> errors = CompareErrors(sample, truth);
+    if (!errors.ok()) return errors.status();
+    return ordered_json{{"variant", std::string(Name(options_.variant))},
+                        {"dtype", std::string(Name(dtype_))},
+                        {"layers", options_.num_layers},
+                        {"crossover", model_->info().parallel_max_tokens},
+                        {"concurrent_batches", model_->encoder()->max_concurrent_batches()},
+                        {"lengths", std::move(lengths)},
+                        {"latency_128", {{"p50_ms", latency->p50_ms}, {"p99_ms", latency->p99_ms}}},
+                        {"sample_tokens", sample.size()},
+                        {"errors", *std::move(errors)}};
   }
 
-  // Milliseconds a stage, summed over the batch; "end" is all of it. Starts again.
-  std::map<std::string, double> Take() {
-    std::map<std::string, double> times;
-    float taken = 0;
-    for (size_t i = 0; i + 1 < used_; ++i) {
-      Require(cudaEventElapsedTime(&taken, marks_[i].event, marks_[i + 1].event));
-      times[marks_[i].stage] += taken;
-    }
-    Require(cudaEventElapsedTime(&taken, marks_.front().event, marks_[used_ - 1].event));
-    times["end"] = taken;
-    used_ = 0;
-    return times;
-  }
+  int num_failures() const { return num_failures_; }
 
  private:
-  struct Mark {
-    const char* stage = "";
-    cudaEvent_t event = nullptr;
-  };
-  std::vector<Mark> marks_;
-  size_t used_ = 0;
+  absl::Status Load() {
+    ModelOptions load;
+    load.directory = directory_.directory();
+    load.devices = settings_.devices;
+    load.dtype = dtype_;
+    load.max_batch_tokens = settings_.batch_tokens;
+    absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(load, nullptr);
+    if (!model.ok()) return model.status();
+    model_ = *std::move(model);
+
+    absl::StatusOr<std::string> text = ReadTextFile(directory_.directory() + "/config.json", 1 << 20);
+    if (!text.ok()) return text.status();
+    absl::StatusOr<TextConfig> config = ParseTextConfig(*text, "config.json");
+    if (!config.ok()) return config.status();
+    absl::StatusOr<std::unique_ptr<WeightFiles>> weights = WeightFiles::OpenDirectory(directory_.directory());
+    if (!weights.ok()) return weights.status();
+    CudaEncoder::Options staged;
+    staged.config = *config;
+    staged.weights = *std::move(weights);
+    staged.dtype = dtype_;
+    staged.max_batch_tokens = settings_.batch_tokens;
+    staged.on_stage = [this](const char* stage, cudaStream_t stream) { timer_.Record(stage, stream); };
+    absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(staged));
+    if (!encoder.ok()) return encoder.status();
+    staged_ = *std::move(encoder);
+
+    for (DType floor_type : {DType::kBFloat16, dtype_}) {
+      ProductFloor::Options floor;
+      floor.E = options_.hidden_width;
+      floor.FF = options_.feed_forward_width;
+      floor.num_layers = options_.num_layers;
+      floor.dtype = floor_type;
+      absl::StatusOr<std::unique_ptr<ProductFloor>> created = ProductFloor::Create(floor);
+      if (!created.ok()) return created.status();
+      (floor_type == dtype_ ? floor_ : bfloat16_floor_) = *std::move(created);
+      if (dtype_ == DType::kBFloat16) break;
+    }
+    return absl::OkStatus();
+  }
+
+  ComputeMode ModeOf(int64_t L) const { return ResolveMode(std::nullopt, L, model_->info().parallel_max_tokens); }
+
+  absl::StatusOr<ordered_json> MeasureLength(int64_t L) {
+    const int64_t num_rows = std::max<int64_t>(1, settings_.batch_tokens / L);
+    const int64_t T = num_rows * L;
+    const ComputeMode mode = ModeOf(L);
+    const RandomRows batch(num_rows, L, options_.vocab_size, mode);
+    const absl::Span<Encoder* const> encoders = model_->encoders();
+    ordered_json found = {{"length", L}, {"rows", num_rows}, {"mode", std::string(Name(mode))}};
+
+    absl::StatusOr<Throughput> engine =
+        MeasureThroughput(encoders.subspan(0, 1), batch, settings_.rounds, settings_.round_seconds);
+    if (absl::IsInvalidArgument(engine.status())) {  // a length that this precision refuses
+      std::printf("  %12lld      refused: %s\n", static_cast<long long>(L),
+                  std::string(engine.status().message()).c_str());
+      found["refused"] = std::string(engine.status().message());
+      return found;
+    }
+    if (!engine.ok()) return engine.status();
+    absl::StatusOr<FloorTimes> floor = floor_->Measure(T, 2 * settings_.rounds);
+    if (!floor.ok()) return floor.status();
+    const auto layers = static_cast<double>(options_.num_layers);
+    const auto rate_of = [&](const FloorTimes& times) { return static_cast<double>(T) / (times.sum * layers) * 1e3; };
+    std::printf("  %12lld %9s  %8.3f (%.3f ... %.3f)  %14.3f  %5.1f %%", static_cast<long long>(L),
+                std::string(Name(mode)).c_str(), engine->median / 1e6, engine->min / 1e6, engine->max / 1e6,
+                rate_of(*floor) / 1e6, 100 * engine->median / rate_of(*floor));
+    found["tokens_per_second"] = engine->median;
+    found["tokens_per_second_min"] = engine->min;
+    found["tokens_per_second_max"] = engine->max;
+    found["floor_tokens_per_second"] = rate_of(*floor);
+    found["share_of_floor"] = engine->median / rate_of(*floor);
+    if (bfloat16_floor_ != nullptr) {
+      absl::StatusOr<FloorTimes> other = bfloat16_floor_->Measure(T, 2 * settings_.rounds);
+      if (!other.ok()) return other.status();
+      found["bfloat16_floor_tokens_per_second"] = rate_of(*other);
+      found["share_of_bfloat16_floor"] = engine->median / rate_of(*other);
+      std::printf(", %.1f %% of bfloat16's", 100 * engine->median / rate_of(*other));
+    }
+    if (encoders.size() > 1) {
+      absl::StatusOr<Throughput> all = MeasureThroughput(encoders, batch, settings_.rounds, settings_.round_seconds);
+      if (!all.ok()) return all.status();
+      found["all_devices_tokens_per_second"] = all->median;
+      std::printf(", %zu GPUs %.3f Mtok/s: %.2f x one", encoders.size(), all->median / 1e6,
+                  all->median / engine->median);
+    }
+    absl::StatusOr<bool> same = SameBits(model_->encoder(), batch, options_.vocab_size);
+    if (!same.ok()) return same.status();
+    found["same_bits"] = *same;
+    std::printf("%s\n", *same ? "" : "; BITS DIFFER ALONE");
+    if (!*same) ++num_failures_;
+
+    absl::StatusOr<std::map<std::string, double>> stages =
+        MeasureStages(staged_.get(), &timer_, batch, settings_.rounds);
+    if (!stages.ok()) return stages.status();
+    PrintStages(*stages, *floor);
+    found["stages_ms"] = *stages;
+    found["floor_ms_per_layer"] = {
+        {"qkv", floor->qkv}, {"out", floor->out}, {"up", floor->up}, {"down", floor->down}, {"sum", floor->sum}};
+    return found;
+  }
+
+  // What a layer takes, what of it is the floor's, and what a batch takes beside its layers.
+  void PrintStages(const std::map<std::string, double>& stages, const FloorTimes& floor) const {
+    static constexpr const char* kOnceABatch[] = {"upload", "embed", "heads", "download", ""};
+    std::string a_layer;
+    std::string a_batch;
+    for (const auto& [name, taken] : stages) {
+      const bool once = std::find(std::begin(kOnceABatch), std::end(kOnceABatch), name) != std::end(kOnceABatch);
+      char text[64];
+      std::snprintf(text, sizeof(text), "  %s %.3f", name.empty() ? "all" : name.c_str(),
+                    once ? taken : taken / static_cast<double>(options_.num_layers));
+      (once ? a_batch : a_layer) += text;
+    }
+    std::printf("      ms a layer:%s; a batch:%s; floor a layer: qkv %.3f out %.3f up %.3f down %.3f, %.3f\n",
+                a_layer.c_str(), a_batch.c_str(), floor.qkv, floor.out, floor.up, floor.down, floor.sum);
+  }
+
+  absl::StatusOr<ordered_json> CompareErrors(const std::vector<uint32_t>& sample, const std::vector<double>& truth) {
+    std::optional<PlainType> plain_type;
+    double ulp = 0;  // at the scale of a LayerNorm's output
+    if (dtype_ == DType::kBFloat16) {
+      plain_type = PlainType::kBFloat16;
+      ulp = 1.0 / 256;
+    }
+    if (dtype_ == DType::kFloat32) {
+      plain_type = PlainType::kFloat32;
+      ulp = 16 * 2.4e-7;
+    }
+    ordered_json found;
+    Errors limit;
+    if (plain_type.has_value()) {
+      const std::vector<double> plain = PlainForm(options_, directory_.tensors(), sample, *plain_type);
+      const Errors errors = Difference(std::vector<float>(plain.begin(), plain.end()), truth);
+      limit = {2 * errors.rms + ulp, 2 * errors.max + ulp};
+      found["plain"] = {{"rms", errors.rms}, {"max", errors.max}};
+      std::printf("  errors over %zu tokens against fp64: plain form rms %.3g max %.3g", sample.size(), errors.rms,
+                  errors.max);
+    } else {
+      std::printf("  errors over %zu tokens against fp64:", sample.size());
+    }
+    for (ComputeMode mode : {ComputeMode::kParallel, ComputeMode::kChunked}) {
+      const Row row{sample, {}, mode, 0, RowOutput::kTokens};
+      RowResult result;
+      const absl::Status status = model_->encoder()->Encode({&row, 1}, {&result, 1});
+      if (!status.ok()) return status;
+      const Errors errors = Difference(result.values, truth);
+      const std::string name(Name(mode));
+      found[name] = {{"rms", errors.rms}, {"max", errors.max}};
+      const bool good = !plain_type.has_value() || (errors.rms <= limit.rms && errors.max <= limit.max);
+      if (!good) ++num_failures_;
+      std::printf(", %s rms %.3g max %.3g%s", name.c_str(), errors.rms, errors.max, good ? "" : " TOO MUCH");
+    }
+    std::printf("\n");
+    return found;
+  }
+
+  const Settings& settings_;
+  const RandomModelOptions& options_;
+  const RandomModel& directory_;
+  const DType dtype_;
+  std::unique_ptr<Model> model_;  // as a server has it
+  StageTimer timer_;
+  std::unique_ptr<CudaEncoder> staged_;  // records its stages into timer_
+  std::unique_ptr<ProductFloor> floor_;
+  std::unique_ptr<ProductFloor> bfloat16_floor_;  // null if floor_ is it
+  int num_failures_ = 0;
 };
 
-// Milliseconds of all layers' products of T tokens and nothing else, on random values.
-double ProductFloor(const RandomModelOptions& model, int64_t T, int repeats) {
-  const int64_t E = model.hidden_width;
-  const int64_t FF = model.feed_forward_width;
-  absl::StatusOr<std::unique_ptr<CublasLt>> lt = CublasLt::Create();
-  Require(lt.status());
-  const std::pair<int64_t, int64_t> shapes[] = {{3 * E, E}, {E, E}, {FF, E}, {E, FF}};
-  std::mt19937 random(1);
-  std::vector<uint16_t> values(T * std::max(3 * E, FF));
-  for (uint16_t& v : values) v = static_cast<uint16_t>(0x3F00 + (random() & 0x80FF));  // bfloat16 of size 0.5 to 2
-  absl::StatusOr<DeviceBuffer> x = Upload(values.data(), static_cast<int64_t>(values.size()) * 2);
-  absl::StatusOr<DeviceBuffer> y = DeviceBuffer::Allocate(static_cast<int64_t>(values.size()) * 2);
-  Require(x.status());
-  Require(y.status());
-  std::vector<std::unique_ptr<CudaLinear>> products;
-  for (const auto& [N, K] : shapes) {
-    std::vector<float> weight(N * K);
-    std::normal_distribution<float> normal(0, 1 / std::sqrt(static_cast<float>(K)));
-    for (float& w : weight) w = normal(random);
-    const std::vector<float> bias(N, 0.1f);
-    absl::StatusOr<std::unique_ptr<CudaLinear>> linear =
-        CudaLinear::Create(lt->get(), weight.data(), bias.data(), N, K, cuda::ElementType::kBFloat16);
-    Require(linear.status());
-    products.push_back(*std::move(linear));
-  }
-  StageTimer timer;
-  const char* names[] = {"qkv", "out", "up", "down"};
-  std::vector<double> totals;
-  std::map<std::string, std::vector<double>> parts;
-  for (int repeat = 0; repeat < repeats + 1; ++repeat) {
-    for (int64_t n = 0; n < model.num_layers; ++n) {
-      for (size_t i = 0; i < products.size(); ++i) {
-        timer.Record(names[i], nullptr);
-        Require(products[i]->Run(x->data(), T, y->data(), nullptr));
-      }
-    }
-    timer.Record("end", nullptr);
-    Require(cudaDeviceSynchronize());
-    for (const auto& [name, time] : timer.Take()) {
-      if (repeat > 0) parts[name].push_back(time);
-    }
-  }
-  std::printf("floor, %lld tokens, ms a layer:", static_cast<long long>(T));
-  for (const char* name : names) {
-    std::printf("  %s %.3f", name, Median(parts[name]) / static_cast<double>(model.num_layers));
-  }
-  const double total = Median(parts["end"]);
-  std::printf("  sum %.3f; %.2f M tok/s\n", total / static_cast<double>(model.num_layers),
-              static_cast<double>(T) / total / 1e3);
-  return total;
-}
-
-int Main(const BenchOptions& options) {
+int Main(const Settings& settings) {
   cudaDeviceProp properties;
   Require(cudaGetDeviceProperties(&properties, 0));
-  std::printf("%s; LION-S %lld x %lld, %lld heads, bfloat16, batches of %lld tokens\n", properties.name,
-              static_cast<long long>(options.model.num_layers), static_cast<long long>(options.model.hidden_width),
-              static_cast<long long>(options.model.num_heads), static_cast<long long>(options.batch_tokens));
-
-  const RandomModel directory(options.model);
-  StageTimer timer;
-  std::unique_ptr<CudaEncoder> encoder;
-  {
-    absl::StatusOr<std::string> text = ReadTextFile(directory.directory() + "/config.json", 1 << 20);
-    Require(text.status());
-    absl::StatusOr<TextConfig> config = ParseTextConfig(*text, "config.json");
-    Require(config.status());
-    absl::StatusOr<std::unique_ptr<WeightFiles>> weights = WeightFiles::OpenDirectory(directory.directory());
-    Require(weights.status());
-    CudaEncoder::Options encoder_options;
-    encoder_options.config = *config;
-    encoder_options.weights = *std::move(weights);
-    encoder_options.max_batch_tokens = options.batch_tokens;
-    encoder_options.on_stage = [&timer](const char* stage, cudaStream_t stream) { timer.Record(stage, stream); };
-    absl::StatusOr<std::unique_ptr<CudaEncoder>> created = CudaEncoder::Create(std::move(encoder_options));
-    Require(created.status());
-    encoder = *std::move(created);
-  }
-  const absl::StatusOr<int> crossover = encoder->MeasureCrossover();
-  Require(crossover.status());
-  std::printf("crossover %d\n", *crossover);
-
+  std::printf("%s; batches of %lld tokens\n", properties.name, static_cast<long long>(settings.batch_tokens));
+  ordered_json runs = ordered_json::array();
   int failures = 0;
-  std::map<int64_t, double> floors;
-  for (int64_t L : options.lengths) {
-    const int64_t num_rows = std::max<int64_t>(1, options.batch_tokens / L);
-    const int64_t T = num_rows * L;
-    if (floors.count(T) == 0) floors[T] = ProductFloor(options.model, T, options.repeats);
-    const ComputeMode mode = L <= *crossover ? ComputeMode::kParallel : ComputeMode::kChunked;
-    std::vector<std::vector<uint32_t>> ids;
-    std::vector<Row> rows;
-    for (int64_t b = 0; b < num_rows; ++b) {
-      ids.push_back(RandomIds(L, options.model.vocab_size, static_cast<uint32_t>(b + 1)));
-      rows.push_back({ids.back(), {}, mode, 0, RowOutput::kPooledMean});
+  for (Variant variant : settings.variants) {
+    const RandomModelOptions options = ModelOf(variant, settings);
+    const RandomModel directory(options);
+    // Several of the kernel's segments, the last one short.
+    const std::vector<uint32_t> sample = RandomIds(settings.whole_size ? 700 : 300, options.vocab_size, 7);
+    const std::vector<double> truth = PlainForm(options, directory.tensors(), sample, PlainType::kFloat64);
+    for (DType dtype : settings.dtypes) {
+      EngineCase engine(settings, options, directory, dtype);
+      absl::StatusOr<ordered_json> run = engine.Run(sample, truth);
+      failures += engine.num_failures();
+      if (run.ok()) {
+        runs.push_back(*std::move(run));
+      } else {  // the other cases go on
+        std::printf("  FAILED: %s\n", run.status().ToString().c_str());
+        ++failures;
+      }
+      std::fflush(stdout);
     }
-    std::vector<RowResult> results(rows.size());
-    std::vector<double> walls;
-    std::map<std::string, std::vector<double>> stages;
-    for (int repeat = 0; repeat < options.repeats + 2; ++repeat) {
-      const auto start = std::chrono::steady_clock::now();
-      Require(encoder->Encode(rows, absl::MakeSpan(results)));
-      const double wall = std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-      std::map<std::string, double> times = timer.Take();
-      if (repeat < 2) continue;  // warms up
-      walls.push_back(wall);
-      for (const auto& [name, time] : times) stages[name].push_back(time);
-    }
-    RowResult alone;
-    Require(encoder->Encode({rows.data(), 1}, {&alone, 1}));
-    timer.Take();
-    const bool same = alone.values == results.front().values;
-    if (!same) ++failures;
-
-    const double device = Median(stages["end"]);
-    const double wall = Median(walls);
-    std::printf(
-        "L %lld %s: wall %.2f ms (%.2f to %.2f) %.2f M tok/s; device %.2f ms %.2f M tok/s; share of the floor %.1f "
-        "%%%s\n",
-        static_cast<long long>(L), std::string(Name(mode)).c_str(), wall, *std::min_element(walls.begin(), walls.end()),
-        *std::max_element(walls.begin(), walls.end()), static_cast<double>(T) / wall / 1e3, device,
-        static_cast<double>(T) / device / 1e3, 100 * floors[T] / device, same ? "" : "; BITS DIFFER ALONE");
-    std::printf("   ms a layer:");
-    for (const char* name : {"qkv", "attention", "norm after", "out", "add norm", "up", "down"}) {
-      if (stages[name].empty()) continue;  // a model without layer_norm_after has no such stage
-      std::printf("  %s %.3f", name, Median(stages[name]) / static_cast<double>(options.model.num_layers));
-    }
-    std::printf("; ms a batch:");
-    for (const char* name : {"upload", "embed", "heads", "download"})
-      std::printf("  %s %.3f", name, Median(stages[name]));
-    std::printf("\n");
   }
-
-  // The latency of one short text.
-  const std::vector<uint32_t> ids = RandomIds(128, options.model.vocab_size, 9);
-  const Row row{ids, {}, ComputeMode::kParallel, 0, RowOutput::kPooledMean};
-  RowResult result;
-  std::vector<double> walls;
-  for (int repeat = 0; repeat < 100; ++repeat) {
-    const auto start = std::chrono::steady_clock::now();
-    Require(encoder->Encode({&row, 1}, {&result, 1}));
-    walls.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count());
-    timer.Take();
+  if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
+    const ordered_json all = {{"gpu", properties.name}, {"batch_tokens", settings.batch_tokens}, {"runs", runs}};
+    std::ofstream(path) << all.dump(1) << "\n";
   }
-  std::printf("one text of 128 tokens: p50 %.3f ms (events between the stages included)\n", Median(walls));
+  if (failures > 0) std::printf("%d checks FAILED\n", failures);
   return failures == 0 ? 0 : 1;
 }
 
 }  // namespace
-}  // namespace lion
+}  // namespace lion::bench
 
 int main(int argc, char** argv) {
-  return lion::Main(argc > 1 && std::strcmp(argv[1], "--short") == 0 ? lion::Short() : lion::Base());
+  absl::SetProgramUsageMessage("measures the CUDA engine against its floor; the file's head says how");
+  absl::ParseCommandLine(argc, argv);
+  absl::StatusOr<lion::bench::Settings> settings = lion::bench::ReadFlags();
+  lion::bench::Require(settings.status());
+  return lion::bench::Main(*settings);
 }

@@ -1,0 +1,75 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_BENCH_PRODUCT_FLOOR_H_
+#define LION_BENCH_PRODUCT_FLOOR_H_
+
+// The floor that an encoder on a GPU is measured against: its layers' four matrix products alone, each by the fastest
+// algorithm that cuBLASLt has for that number of rows, without bias, on random values.
+
+#include <cublasLt.h>
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <memory>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "bench/cuda_events.h"
+#include "model/cuda_memory.h"
+#include "model/types.h"
+
+namespace lion::bench {
+
+// Milliseconds of one layer.
+struct FloorTimes {
+  double qkv = 0;
+  double out = 0;
+  double up = 0;
+  double down = 0;
+  double sum = 0;  // measured as such: all layers' products in a row
+};
+
+// On the current device. One thread.
+class ProductFloor {
+ public:
+  static constexpr int64_t kMaxRows = 131072;
+
+  struct Options {
+    int64_t E = 768;
+    int64_t FF = 3072;
+    int64_t num_layers = 12;
+    DType dtype = DType::kBFloat16;  // of the operands. kFp8 is e4m3 with results in bfloat16; kFloat32 is not TF32
+  };
+
+  // Allocates and fills the operands. RESOURCE_EXHAUSTED without memory; INVALID_ARGUMENT for kInt8.
+  static absl::StatusOr<std::unique_ptr<ProductFloor>> Create(const Options& options);
+  ~ProductFloor();
+
+  // The median over repeats of all layers' products of T rows; above kMaxRows it is that of kMaxRows, scaled: no index
+  // of a product's matrices is to leave 32 bits. The first call for a T tries the algorithms.
+  absl::StatusOr<FloorTimes> Measure(int64_t T, int repeats);
+
+ private:
+  struct Product;
+
+  explicit ProductFloor(const Options& options);
+  absl::StatusOr<std::array<cublasLtMatmulAlgo_t, 4>> Choose(int64_t T);
+  absl::Status Run(const Product& product, int64_t T, const cublasLtMatmulAlgo_t& algorithm) const;
+
+  const Options options_;
+  cublasLtHandle_t handle_ = nullptr;
+  cublasLtMatmulDesc_t operation_ = nullptr;
+  cudaStream_t stream_ = nullptr;
+  DeviceBuffer workspace_;
+  DeviceBuffer x_;
+  DeviceBuffer y_;
+  DeviceBuffer weight_;
+  StageTimer timer_;
+  std::map<int64_t, std::array<cublasLtMatmulAlgo_t, 4>> choices_;  // by T
+};
+
+}  // namespace lion::bench
+
+#endif  // LION_BENCH_PRODUCT_FLOOR_H_
