@@ -85,7 +85,7 @@ absl::Status CudaLayers::EnqueueUp(const CudaRun& run, const CudaLayer& layer) c
   void* hidden = run.Work<char>(run.layout.hidden);
   const int64_t T = run.counts.T;
   if (shape_.type == cuda::ElementType::kFloat32) {
-    LION_RETURN_IF_ERROR(layer.up->Run(x, T, hidden, run.stream));
+    LION_RETURN_IF_ERROR(layer.up->Run({.M = T, .x = x, .y = hidden}, run.stream));
     return cuda::LaunchGelu(shape_.type, hidden, T * shape_.FFp, run.stream);
   }
   cuda::GemmGeluParams params;
@@ -104,7 +104,7 @@ absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
   const CudaLayout& layout = run.layout;
   const int64_t T = run.counts.T;
   void* x = run.Work<char>(layout.x);
-  void* delta = run.Work<char>(layout.delta);
+  void* sum = run.Work<char>(layout.delta);
   void* y = run.Work<char>(layout.y);
 
   run.Stage("embed");
@@ -128,37 +128,39 @@ absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
   for (size_t n = 0; n < weights_.layers.size(); ++n) {
     const CudaLayer& layer = weights_.layers[n];
     run.Stage("qkv");
-    LION_RETURN_IF_ERROR(layer.qkv->Run(x, T, run.Work<char>(layout.qkv), run.stream));
+    LION_RETURN_IF_ERROR(layer.qkv->Run({.M = T, .x = x, .y = run.Work<char>(layout.qkv)}, run.stream));
     run.Stage("attention");
     LION_RETURN_IF_ERROR(EnqueueAttention(run, n));
-    cuda::AddNormParams add;
-    add.type = shape_.type;
-    add.T = T;
+    cuda::LayerNormParams norm;
+    norm.type = shape_.type;
+    norm.T = T;
     if (norm_after_) {
       run.Stage("norm after");
-      add.W = static_cast<int>(shape_.H * shape_.Dp);
-      add.x = y;
-      add.norm = Normalize(layer.after, kAfterEps);
-      add.norm.column_mask = static_cast<int32_t>(shape_.Dp - 1);
-      add.norm.true_width = static_cast<int32_t>(shape_.D);
-      LION_RETURN_IF_ERROR(cuda::LaunchAddNorm(add, run.stream));
+      norm.W = static_cast<int>(shape_.H * shape_.Dp);
+      norm.x = y;
+      norm.norm = Normalize(layer.after, kAfterEps);
+      norm.norm.column_mask = static_cast<int32_t>(shape_.Dp - 1);
+      norm.norm.true_width = static_cast<int32_t>(shape_.D);
+      norm.out = y;
+      LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
     }
+    norm.W = static_cast<int>(shape_.Ep);
+    norm.x = sum;
+    norm.out = x;
     run.Stage("out");
-    LION_RETURN_IF_ERROR(layer.out->Run(y, T, delta, run.stream));
-    run.Stage("add norm");
-    add.W = static_cast<int>(shape_.Ep);
-    add.x = x;
-    add.delta = delta;
-    add.norm = Normalize(layer.attention_norm, eps_);
-    LION_RETURN_IF_ERROR(cuda::LaunchAddNorm(add, run.stream));
+    LION_RETURN_IF_ERROR(layer.out->Run({.M = T, .x = y, .residual = x, .y = sum}, run.stream));
+    run.Stage("norm");
+    norm.norm = Normalize(layer.attention_norm, eps_);
+    LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
     run.Stage("up");
     LION_RETURN_IF_ERROR(EnqueueUp(run, layer));
     run.Stage("down");
-    LION_RETURN_IF_ERROR(layer.down->Run(run.Work<char>(layout.hidden), T, delta, run.stream));
-    run.Stage("add norm");
-    add.norm = Normalize(layer.output_norm, eps_);
-    add.gates = Gates(run, n + 1);
-    LION_RETURN_IF_ERROR(cuda::LaunchAddNorm(add, run.stream));
+    LION_RETURN_IF_ERROR(
+        layer.down->Run({.M = T, .x = run.Work<char>(layout.hidden), .residual = x, .y = sum}, run.stream));
+    run.Stage("norm");
+    norm.norm = Normalize(layer.output_norm, eps_);
+    norm.gates = Gates(run, n + 1);
+    LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
   }
   return absl::OkStatus();
 }
@@ -199,7 +201,7 @@ absl::Status CudaLayers::EnqueueHeads(const CudaRun& run) const {
       const CudaHeadProduct& product = products[i];
       const float* in = out;
       out = i + 1 == products.size() ? answer : run.Work<float>(layout.vectors[(i + 1) % 2]);
-      LION_RETURN_IF_ERROR(product.linear->Run(in, n, out, run.stream));
+      LION_RETURN_IF_ERROR(product.linear->Run({.M = n, .x = in, .y = out}, run.stream));
       if (product.tanh) LION_RETURN_IF_ERROR(cuda::LaunchTanh(out, n * product.linear->out_width(), run.stream));
     }
   }

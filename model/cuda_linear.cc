@@ -3,7 +3,11 @@
 
 #include "model/cuda_linear.h"
 
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
+
 #include <algorithm>
+#include <cmath>
 #include <utility>
 #include <vector>
 
@@ -11,6 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "model/kernels/cpu/rows.h"
 #include "model/kernels/cuda/cuda_status.h"
+#include "model/kernels/cuda/rows_launch.h"
 
 namespace lion {
 namespace {
@@ -27,19 +32,31 @@ absl::Status LtStatus(cublasStatus_t status, absl::string_view call) {
 }
 
 cudaDataType_t CudaType(cuda::ElementType type) {
-  return type == cuda::ElementType::kBFloat16 ? CUDA_R_16BF : CUDA_R_32F;
+  switch (type) {
+    case cuda::ElementType::kBFloat16:
+      return CUDA_R_16BF;
+    case cuda::ElementType::kFloat16:
+      return CUDA_R_16F;
+    case cuda::ElementType::kFloat32:
+      break;
+  }
+  return CUDA_R_32F;
 }
+
+int64_t ElementBytes(cuda::ElementType type) { return type == cuda::ElementType::kFloat32 ? 4 : 2; }
 
 // The row-major product as the library's column-major one: y^T (N, M) = W (N, K) x^T (K, M), W transposed as it lies.
 struct Layouts {
   cublasLtMatrixLayoutOpaque_t weight;
   cublasLtMatrixLayoutOpaque_t x;
-  cublasLtMatrixLayoutOpaque_t y;
+  cublasLtMatrixLayoutOpaque_t y;  // and of the residual
 
-  absl::Status Init(int64_t N, int64_t K, int64_t M, cudaDataType_t type) {
-    cublasStatus_t status = cublasLtMatrixLayoutInit(&weight, type, K, N, K);
-    if (status == CUBLAS_STATUS_SUCCESS) status = cublasLtMatrixLayoutInit(&x, type, K, M, K);
-    if (status == CUBLAS_STATUS_SUCCESS) status = cublasLtMatrixLayoutInit(&y, type, N, M, N);
+  absl::Status Init(const CudaLinearOptions& options, int64_t M) {
+    const cudaDataType_t out = CudaType(options.type);
+    const cudaDataType_t in = options.fp8 ? CUDA_R_8F_E4M3 : out;
+    cublasStatus_t status = cublasLtMatrixLayoutInit(&weight, in, options.K, options.N, options.K);
+    if (status == CUBLAS_STATUS_SUCCESS) status = cublasLtMatrixLayoutInit(&x, in, options.K, M, options.K);
+    if (status == CUBLAS_STATUS_SUCCESS) status = cublasLtMatrixLayoutInit(&y, out, options.N, M, options.N);
     return LtStatus(status, "cublasLtMatrixLayoutInit");
   }
 };
@@ -54,6 +71,18 @@ bool KeepsKWhole(const cublasLtMatmulAlgo_t& algorithm) {
          cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_REDUCTION_SCHEME, &scheme,
                                               sizeof(scheme), &written) == CUBLAS_STATUS_SUCCESS &&
          split_k <= 1 && scheme == CUBLASLT_REDUCTION_SCHEME_NONE;
+}
+
+// Whether it is of the kind that measured fastest: see the header.
+bool IsPreferred(const cublasLtMatmulAlgo_t& algorithm) {
+  uint32_t tile = 0;
+  uint16_t cluster = 0;
+  size_t written = 0;
+  return cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_TILE_ID, &tile, sizeof(tile),
+                                              &written) == CUBLAS_STATUS_SUCCESS &&
+         cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_CLUSTER_SHAPE_ID, &cluster,
+                                              sizeof(cluster), &written) == CUBLAS_STATUS_SUCCESS &&
+         tile == CUBLASLT_MATMUL_TILE_256x128 && cluster == CUBLASLT_CLUSTER_SHAPE_1x2x1;
 }
 
 }  // namespace
@@ -76,58 +105,101 @@ CudaLinear::~CudaLinear() {
   if (operation_ != nullptr) cublasLtMatmulDescDestroy(operation_);
 }
 
-absl::StatusOr<std::unique_ptr<CudaLinear>> CudaLinear::Create(CublasLt* lt, const float* weight, const float* bias,
-                                                               int64_t N, int64_t K, cuda::ElementType type) {
+absl::StatusOr<std::unique_ptr<CudaLinear>> CudaLinear::Create(CublasLt* lt, const CudaLinearOptions& options,
+                                                               const float* weight, const float* bias) {
+  const auto& [N, K, type, fp8, residual] = options.Key();
   if (N < 16 || N % 16 != 0 || K < 16 || K % 16 != 0) {
     return absl::InvalidArgumentError(absl::StrCat("a product of ", N, " x ", K, " is not padded to multiples of 16"));
   }
+  if (fp8 && type == cuda::ElementType::kFloat32) {
+    return absl::InvalidArgumentError("a product in fp8 gives bfloat16 or float16");
+  }
   std::unique_ptr<CudaLinear> linear(new CudaLinear);
   linear->lt_ = lt;
-  linear->N_ = N;
-  linear->K_ = K;
-  linear->type_ = type;
-  auto upload = [type](const float* values, int64_t n) -> absl::StatusOr<DeviceBuffer> {
-    if (type == cuda::ElementType::kFloat32) return Upload(values, n * 4);
-    std::vector<uint16_t> rounded(n);
-    ToBFloat16(values, rounded.data(), n);
-    return Upload(rounded.data(), n * 2);
-  };
-  absl::StatusOr<DeviceBuffer> on_device = upload(weight, N * K);
-  if (!on_device.ok()) return on_device.status();
-  linear->weight_ = *std::move(on_device);
-  if (bias != nullptr) {
-    on_device = upload(bias, N);
-    if (!on_device.ok()) return on_device.status();
-    linear->bias_ = *std::move(on_device);
-  }
-
-  cublasStatus_t status = cublasLtMatmulDescCreate(&linear->operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F);
-  auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
-    if (status == CUBLAS_STATUS_SUCCESS) {
-      status = cublasLtMatmulDescSetAttribute(linear->operation_, attribute, &value, sizeof(value));
-    }
-  };
-  set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
-  if (bias != nullptr) {
-    const void* bias_pointer = linear->bias_.data();
-    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
-    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias_pointer);
-  }
-  absl::Status chosen = LtStatus(status, "cublasLtMatmulDescSetAttribute");
-  if (chosen.ok()) chosen = linear->Choose(bias != nullptr);
-  if (!chosen.ok()) return chosen;
+  linear->options_ = options;
+  LION_RETURN_IF_ERROR(linear->UploadWeights(weight, bias));
+  LION_RETURN_IF_ERROR(linear->Describe());
+  LION_RETURN_IF_ERROR(linear->Choose());
   return linear;
 }
 
-absl::Status CudaLinear::Choose(bool has_bias) {
-  const auto key = std::make_tuple(N_, K_, type_, has_bias);
+namespace {
+
+// Copies values to the device in the type.
+absl::Status UploadAs(cuda::ElementType type, const float* values, int64_t n, DeviceBuffer* buffer) {
+  if (type == cuda::ElementType::kFloat32) return cuda::Assign(Upload(values, n * 4), buffer);
+  std::vector<uint16_t> rounded(n);
+  if (type == cuda::ElementType::kBFloat16) {
+    ToBFloat16(values, rounded.data(), n);
+  } else {
+    for (int64_t i = 0; i < n; ++i) {
+      const auto half = static_cast<__half_raw>(__float2half_rn(values[i]));
+      if ((half.x & 0x7FFF) == 0x7C00 && std::isfinite(values[i])) {
+        return absl::InvalidArgumentError(absl::StrCat("a weight of ", values[i], " is above float16's 65504"));
+      }
+      rounded[i] = half.x;
+    }
+  }
+  return cuda::Assign(Upload(rounded.data(), n * 2), buffer);
+}
+
+}  // namespace
+
+absl::Status CudaLinear::UploadWeights(const float* weight, const float* bias) {
+  const auto& [N, K, type, fp8, residual] = options_.Key();
+  if (bias != nullptr) LION_RETURN_IF_ERROR(UploadAs(type, bias, N, &bias_));
+  if (!fp8) return UploadAs(type, weight, N * K, &weight_);
+  std::vector<uint8_t> rounded(N * K);
+  std::vector<float> scales(N);
+  for (int64_t n = 0; n < N; ++n) {
+    const float* row = weight + n * K;
+    float largest = cuda::kMinFp8Largest;
+    for (int64_t k = 0; k < K; ++k) largest = std::max(largest, std::fabs(row[k]));
+    scales[n] = largest / cuda::kFp8Max;
+    const float inverse = cuda::kFp8Max / largest;
+    for (int64_t k = 0; k < K; ++k) {
+      rounded[n * K + k] = __nv_cvt_float_to_fp8(row[k] * inverse, __NV_SATFINITE, __NV_E4M3);
+    }
+  }
+  LION_RETURN_IF_ERROR(cuda::Assign(Upload(scales.data(), N * 4), &weight_scales_));
+  return cuda::Assign(Upload(rounded.data(), N * K), &weight_);
+}
+
+absl::Status CudaLinear::Describe() {
+  LION_RETURN_IF_ERROR(
+      LtStatus(cublasLtMatmulDescCreate(&operation_, CUBLAS_COMPUTE_32F, CUDA_R_32F), "cublasLtMatmulDescCreate"));
+  cublasStatus_t status = CUBLAS_STATUS_SUCCESS;
+  auto set = [&](cublasLtMatmulDescAttributes_t attribute, const auto& value) {
+    if (status == CUBLAS_STATUS_SUCCESS) {
+      status = cublasLtMatmulDescSetAttribute(operation_, attribute, &value, sizeof(value));
+    }
+  };
+  set(CUBLASLT_MATMUL_DESC_TRANSA, CUBLAS_OP_T);
+  if (bias_.bytes() > 0) {
+    const void* bias = bias_.data();
+    set(CUBLASLT_MATMUL_DESC_EPILOGUE, CUBLASLT_EPILOGUE_BIAS);
+    set(CUBLASLT_MATMUL_DESC_BIAS_POINTER, bias);
+  }
+  if (options_.fp8) {
+    const void* scales = weight_scales_.data();
+    set(CUBLASLT_MATMUL_DESC_FAST_ACCUM, int8_t{0});
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_MODE, int32_t{CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F});
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_MODE, int32_t{CUBLASLT_MATMUL_MATRIX_SCALE_OUTER_VEC_32F});
+    set(CUBLASLT_MATMUL_DESC_A_SCALE_POINTER, scales);
+    set(CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, scales);  // until Run puts the rows' own here
+  }
+  return LtStatus(status, "cublasLtMatmulDescSetAttribute");
+}
+
+absl::Status CudaLinear::Choose() {
+  const auto key = std::make_pair(options_.Key(), bias_.bytes() > 0);
   const auto found = lt_->algorithms_.find(key);
   if (found != lt_->algorithms_.end()) {
     algorithm_ = found->second;
     return absl::OkStatus();
   }
   Layouts layouts;
-  absl::Status status = layouts.Init(N_, K_, kChoiceRows, CudaType(type_));
+  absl::Status status = layouts.Init(options_, kChoiceRows);
   if (!status.ok()) return status;
 
   cublasLtMatmulPreferenceOpaque_t preference;
@@ -151,13 +223,15 @@ absl::Status CudaLinear::Choose(bool has_bias) {
   status =
       LtStatus(cublasLtMatmulAlgoGetHeuristic(lt_->handle_, operation_, &layouts.weight, &layouts.x, &layouts.y,
                                               &layouts.y, &preference, kMaxCandidates, candidates, &num_candidates),
-               absl::StrCat("cublasLtMatmulAlgoGetHeuristic for ", N_, " x ", K_));
+               absl::StrCat("cublasLtMatmulAlgoGetHeuristic for ", options_.N, " x ", options_.K));
   if (!status.ok()) return status;
+  std::stable_partition(candidates, candidates + num_candidates,
+                        [](const cublasLtMatmulHeuristicResult_t& candidate) { return IsPreferred(candidate.algo); });
   for (int i = 0; i < num_candidates; ++i) {
     bool fits = candidates[i].state == CUBLAS_STATUS_SUCCESS && KeepsKWhole(candidates[i].algo);
     for (int64_t M : {int64_t{16}, int64_t{48}, int64_t{128}, int64_t{1008}, kMaxRows}) {
       if (!fits) break;
-      status = layouts.Init(N_, K_, M, CudaType(type_));
+      status = layouts.Init(options_, M);
       if (!status.ok()) return status;
       cublasLtMatmulHeuristicResult_t checked;
       fits = cublasLtMatmulAlgoCheck(lt_->handle_, operation_, &layouts.weight, &layouts.x, &layouts.y, &layouts.y,
@@ -169,26 +243,35 @@ absl::Status CudaLinear::Choose(bool has_bias) {
     lt_->algorithms_[key] = algorithm_;
     return absl::OkStatus();
   }
-  return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for ", N_, " x ", K_,
+  return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for ", options_.N, " x ", options_.K,
                                           " that takes any number of rows and keeps K whole"));
 }
 
-absl::Status CudaLinear::Run(const void* x, int64_t M, void* y, cudaStream_t stream) const {
-  if (M < 1) return absl::InvalidArgumentError(absl::StrCat("M ", M, " is not positive"));
-  const int64_t element = type_ == cuda::ElementType::kFloat32 ? 4 : 2;
+absl::Status CudaLinear::Run(const Rows& rows, cudaStream_t stream) const {
+  if (rows.M < 1) return absl::InvalidArgumentError(absl::StrCat("M ", rows.M, " is not positive"));
+  if (options_.residual != (rows.residual != nullptr) || options_.fp8 != (rows.x_scales != nullptr)) {
+    return absl::InvalidArgumentError("a product was given another residual or other scales than it was made for");
+  }
+  const int64_t out_row = options_.N * ElementBytes(options_.type);
+  const int64_t in_row = options_.fp8 ? options_.K : options_.K * ElementBytes(options_.type);
   const float one = 1;
-  const float zero = 0;
-  for (int64_t first = 0; first < M; first += kMaxRows) {
-    const auto* in = static_cast<const char*>(x) + first * K_ * element;
-    auto* out = static_cast<char*>(y) + first * N_ * element;
+  const float beta = options_.residual ? 1 : 0;
+  for (int64_t first = 0; first < rows.M; first += kMaxRows) {
+    const auto* in = static_cast<const char*>(rows.x) + first * in_row;
+    auto* out = static_cast<char*>(rows.y) + first * out_row;
+    const auto* residual = options_.residual ? static_cast<const char*>(rows.residual) + first * out_row : out;
     Layouts layouts;
-    absl::Status status = layouts.Init(N_, K_, RoundRows(std::min(kMaxRows, M - first)), CudaType(type_));
-    if (!status.ok()) return status;
-    status = LtStatus(
-        cublasLtMatmul(lt_->handle_, operation_, &one, weight_.data(), &layouts.weight, in, &layouts.x, &zero, out,
+    LION_RETURN_IF_ERROR(layouts.Init(options_, RoundRows(std::min(kMaxRows, rows.M - first))));
+    if (options_.fp8) {
+      const void* scales = rows.x_scales + first;
+      LION_RETURN_IF_ERROR(LtStatus(
+          cublasLtMatmulDescSetAttribute(operation_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &scales, sizeof(scales)),
+          "cublasLtMatmulDescSetAttribute"));
+    }
+    LION_RETURN_IF_ERROR(LtStatus(
+        cublasLtMatmul(lt_->handle_, operation_, &one, weight_.data(), &layouts.weight, in, &layouts.x, &beta, residual,
                        &layouts.y, out, &layouts.y, &algorithm_, lt_->workspace_.data(), kWorkspaceBytes, stream),
-        "cublasLtMatmul");
-    if (!status.ok()) return status;
+        "cublasLtMatmul"));
   }
   return absl::OkStatus();
 }

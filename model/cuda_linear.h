@@ -4,12 +4,18 @@
 #ifndef LION_MODEL_CUDA_LINEAR_H_
 #define LION_MODEL_CUDA_LINEAR_H_
 
-// y = x W^T + b by cuBLASLt, on a CUDA device.
+// y = x W^T + b (+ residual) by cuBLASLt, on a CUDA device.
 //
-// One algorithm serves an (N, K, type) at every number of rows, and it never splits K: every element of y is one sum
-// over K in one order, so a row's bits do not depend on how many rows run beside it. It is the library's first choice
-// for kChoiceRows rows (of those that take any number), so the same library on the same kind of device always takes the
-// same one. fp32 is fp32: no TF32. Sums are fp32 in every type; the bias is of the type.
+// One algorithm serves a product of one shape and type at every number of rows, and it never splits K: every element of
+// y is one sum in one order, the residual added before the one rounding, so that a row's bits do not depend on how many
+// rows run beside it. It is chosen without timing anything, so the same library on the same kind of device always takes
+// the same one: of the library's choices for kChoiceRows rows that take any number, the first with tiles of 256 x 128
+// in clusters along the rows (2 to 4 % faster than its first choice for base in bfloat16 on an H100), else the first.
+// Sums are fp32 in every type, the bias is of y's type. fp32 is fp32: no TF32.
+//
+// fp8: W is rounded to e4m3 with one scale an output channel (its largest weight becomes 448), x comes as e4m3 with one
+// scale a row (kernels/cuda/rows_launch.h, Fp8Rows), never one for a batch; y is of the 16-bit type. Products of
+// 128 values are added up in fp32 (no "fast accumulation").
 
 #include <cublasLt.h>
 #include <cuda_runtime_api.h>
@@ -26,6 +32,16 @@
 
 namespace lion {
 
+struct CudaLinearOptions {
+  int64_t N = 0;                                         // width of y, a multiple of 16
+  int64_t K = 0;                                         // width of x, likewise: the caller pads with zeros
+  cuda::ElementType type = cuda::ElementType::kFloat32;  // of y, residual and bias, and of x and W unless fp8
+  bool fp8 = false;                                      // x and W are e4m3; type is kBFloat16 or kFloat16
+  bool residual = false;                                 // Run adds one
+
+  auto Key() const { return std::make_tuple(N, K, type, fp8, residual); }
+};
+
 // cuBLASLt's handle, its workspace and the algorithms chosen so far: one a device and stream. Not thread-safe.
 class CublasLt {
  public:
@@ -39,7 +55,7 @@ class CublasLt {
   CublasLt() = default;
   cublasLtHandle_t handle_ = nullptr;
   DeviceBuffer workspace_;
-  std::map<std::tuple<int64_t, int64_t, cuda::ElementType, bool>, cublasLtMatmulAlgo_t> algorithms_;
+  std::map<std::pair<decltype(CudaLinearOptions().Key()), bool>, cublasLtMatmulAlgo_t> algorithms_;  // bool: has a bias
 };
 
 class CudaLinear {
@@ -49,39 +65,50 @@ class CudaLinear {
   // The number of rows that the algorithm is chosen for.
   static constexpr int64_t kChoiceRows = 65536;
 
-  // weight: (N, K) row-major fp32; bias: (N) or null = none. Copied to the current device. N and K are multiples of 16:
-  // the caller pads with zeros. lt outlives the object. INTERNAL naming cuBLASLt's call, RESOURCE_EXHAUSTED without
-  // memory.
-  static absl::StatusOr<std::unique_ptr<CudaLinear>> Create(CublasLt* lt, const float* weight, const float* bias,
-                                                            int64_t N, int64_t K, cuda::ElementType type);
+  // One call's rows: device memory, 256-byte aligned (x_scales: 16), with room for RoundRows(M) rows; what stands in
+  // the rows past M is read and written, and means nothing.
+  struct Rows {
+    int64_t M = 0;                    // at least 1
+    const void* x = nullptr;          // (M, K)
+    const float* x_scales = nullptr;  // (M): fp8
+    const void* residual = nullptr;   // (M, N): if the options say so; apart from y
+    void* y = nullptr;                // (M, N)
+  };
+
+  // weight: (N, K) row-major fp32; bias: (N) or null = none. Copied to the current device. lt outlives the object.
+  // INVALID_ARGUMENT for what the options do not allow or the type does not hold (float16: above 65,504); INTERNAL
+  // naming cuBLASLt's call, RESOURCE_EXHAUSTED without memory.
+  static absl::StatusOr<std::unique_ptr<CudaLinear>> Create(CublasLt* lt, const CudaLinearOptions& options,
+                                                            const float* weight, const float* bias);
 
   ~CudaLinear();
   CudaLinear(const CudaLinear&) = delete;
   CudaLinear& operator=(const CudaLinear&) = delete;
 
-  // Enqueues y (M, N) = x (M, K) W^T + b. x and y: device memory of the type, 256-byte aligned, with room for
-  // RoundRows(M) rows; what stands in the rows past M is read and written, and means nothing. M >= 1.
-  absl::Status Run(const void* x, int64_t M, void* y, cudaStream_t stream) const;
+  // Enqueues y = x W^T + b (+ residual).
+  absl::Status Run(const Rows& rows, cudaStream_t stream) const;
 
   static int64_t RoundRows(int64_t M) { return (M + kRowStep - 1) / kRowStep * kRowStep; }
 
-  // The weights (N, K) and the bias (N) on the device, in the type: for a kernel that fuses the product with what
-  // follows.
+  // What lies on the device, for a kernel that fuses the product with what follows: the weights (N, K) in their type,
+  // their scales (N) if fp8, and the bias (N) in y's type.
   const void* weight() const { return weight_.data(); }
+  const float* weight_scales() const { return weight_scales_.At<float>(0); }
   const void* bias() const { return bias_.data(); }
 
-  int64_t out_width() const { return N_; }
-  int64_t in_width() const { return K_; }
+  int64_t out_width() const { return options_.N; }
+  int64_t in_width() const { return options_.K; }
 
  private:
   CudaLinear() = default;
-  absl::Status Choose(bool has_bias);
+  absl::Status UploadWeights(const float* weight, const float* bias);
+  absl::Status Describe();
+  absl::Status Choose();
 
   CublasLt* lt_ = nullptr;
-  int64_t N_ = 0;
-  int64_t K_ = 0;
-  cuda::ElementType type_ = cuda::ElementType::kFloat32;
+  CudaLinearOptions options_;
   DeviceBuffer weight_;
+  DeviceBuffer weight_scales_;
   DeviceBuffer bias_;
   cublasLtMatmulDesc_t operation_ = nullptr;
   cublasLtMatmulAlgo_t algorithm_ = {};

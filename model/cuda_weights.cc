@@ -87,10 +87,10 @@ class Loader {
       LION_RETURN_IF_ERROR(UploadFloats(cuda::PackGates(weight.data(), H, E), &layer->gate_weight));
       LION_RETURN_IF_ERROR(UploadFloats(bias, &layer->gate_bias));
     }
-    LION_RETURN_IF_ERROR(LoadLinear(name + "attention.output.dense", E, E, heads_width, head, &layer->out));
+    LION_RETURN_IF_ERROR(LoadLinear(name + "attention.output.dense", E, E, heads_width, head, true, &layer->out));
     LION_RETURN_IF_ERROR(LoadNorm(name + "attention.output.LayerNorm", shape_.Ep, Same, &layer->attention_norm));
-    LION_RETURN_IF_ERROR(LoadLinear(name + "intermediate.dense", FF, E, shape_.Ep, Same, &layer->up));
-    LION_RETURN_IF_ERROR(LoadLinear(name + "output.dense", E, FF, shape_.FFp, Same, &layer->down));
+    LION_RETURN_IF_ERROR(LoadLinear(name + "intermediate.dense", FF, E, shape_.Ep, Same, false, &layer->up));
+    LION_RETURN_IF_ERROR(LoadLinear(name + "output.dense", E, FF, shape_.FFp, Same, true, &layer->down));
     return LoadNorm(name + "output.LayerNorm", shape_.Ep, Same, &layer->output_norm);
   }
 
@@ -99,7 +99,7 @@ class Loader {
       PaddedWeights padded(RoundUp(product.N, 16), RoundUp(product.K, 16));
       padded.Add(product.weight, product.bias, product.N, product.K, Same, Same);
       CudaHeadProduct on_device;
-      LION_RETURN_IF_ERROR(MakeLinear(padded, cuda::ElementType::kFloat32, &on_device.linear));
+      LION_RETURN_IF_ERROR(MakeLinear(padded, {.type = cuda::ElementType::kFloat32}, &on_device.linear));
       on_device.tanh = product.tanh;
       head->push_back(std::move(on_device));
     }
@@ -111,9 +111,11 @@ class Loader {
     return cuda::Assign(Upload(values.data(), static_cast<int64_t>(values.size()) * 4), buffer);
   }
 
-  absl::Status MakeLinear(const PaddedWeights& padded, cuda::ElementType type, std::unique_ptr<CudaLinear>* linear) {
-    return cuda::Assign(CudaLinear::Create(lt_, padded.weight.data(), padded.bias.data(), padded.N, padded.K, type),
-                        linear);
+  // options: without N and K.
+  absl::Status MakeLinear(const PaddedWeights& padded, CudaLinearOptions options, std::unique_ptr<CudaLinear>* linear) {
+    options.N = padded.N;
+    options.K = padded.K;
+    return cuda::Assign(CudaLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), linear);
   }
 
   absl::Status LoadTable(const std::string& name, int64_t rows, DeviceBuffer* table) {
@@ -134,13 +136,13 @@ class Loader {
   }
 
   absl::Status LoadLinear(const std::string& name, int64_t N, int64_t K, int64_t padded_K, const Place& column,
-                          std::unique_ptr<CudaLinear>* linear) {
+                          bool residual, std::unique_ptr<CudaLinear>* linear) {
     const std::vector<float> weight = reader_.Read(name + ".weight", {N, K});
     const std::vector<float> bias = reader_.Read(name + ".bias", {N});
     LION_RETURN_IF_ERROR(reader_.status());
     PaddedWeights padded(RoundUp(N, 16), padded_K);
     padded.Add(weight, bias, N, K, Same, column);
-    return MakeLinear(padded, shape_.type, linear);
+    return MakeLinear(padded, {.type = shape_.type, .residual = residual}, linear);
   }
 
   // Three matrices as one product.
@@ -157,7 +159,7 @@ class Loader {
           weight, bias, E, E, [&](int64_t i) { return part_start + head(i); }, Same);
       part_start += heads_width;
     }
-    return MakeLinear(qkv, shape_.type, linear);
+    return MakeLinear(qkv, {.type = shape_.type}, linear);
   }
 
   WeightReader& reader_;

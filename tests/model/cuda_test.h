@@ -7,8 +7,11 @@
 // What tests of the CUDA backend share: a fixture that needs a device, and vectors on their way there and back.
 
 #include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_fp8.h>
 #include <cuda_runtime_api.h>
 
+#include <cmath>
 #include <cstdint>
 #include <limits>
 #include <random>
@@ -40,6 +43,23 @@ inline std::vector<float> NormalValues(int64_t n, uint32_t seed, float scale = 1
   return x;
 }
 
+// The bits of a value in a 16-bit type, and back.
+inline uint16_t ToBits16(float value, cuda::ElementType type) {
+  if (type == cuda::ElementType::kFloat16) return static_cast<__half_raw>(__float2half(value)).x;
+  return static_cast<__nv_bfloat16_raw>(__float2bfloat16(value)).x;
+}
+
+inline float FromBits16(uint16_t bits, cuda::ElementType type) {
+  if (type == cuda::ElementType::kFloat16) {
+    __half_raw raw;
+    raw.x = bits;
+    return __half2float(raw);
+  }
+  __nv_bfloat16_raw raw;
+  raw.x = bits;
+  return __bfloat162float(raw);
+}
+
 // An array of floats on the device in an element type (rounded to it). Aborts the test's expectations where CUDA fails.
 class DeviceValues {
  public:
@@ -48,9 +68,9 @@ class DeviceValues {
       Send(values.data(), values.size() * sizeof(float));
       return;
     }
-    std::vector<__nv_bfloat16> rounded(values.size());
-    for (size_t i = 0; i < values.size(); ++i) rounded[i] = __float2bfloat16(values[i]);
-    Send(rounded.data(), rounded.size() * sizeof(__nv_bfloat16));
+    std::vector<uint16_t> rounded(values.size());
+    for (size_t i = 0; i < values.size(); ++i) rounded[i] = ToBits16(values[i], type);
+    Send(rounded.data(), rounded.size() * sizeof(uint16_t));
   }
 
   // Every element is NaN until a kernel writes it.
@@ -66,10 +86,11 @@ class DeviceValues {
       Receive(values.data());
       return values;
     }
-    std::vector<__nv_bfloat16> rounded(buffer_.bytes() / sizeof(__nv_bfloat16));
+    std::vector<uint16_t> rounded(buffer_.bytes() / sizeof(uint16_t));
     Receive(rounded.data());
     std::vector<float> values;
-    for (__nv_bfloat16 v : rounded) values.push_back(__bfloat162float(v));
+    values.reserve(rounded.size());
+    for (uint16_t bits : rounded) values.push_back(FromBits16(bits, type_));
     return values;
   }
 
@@ -92,9 +113,8 @@ class DeviceValues {
 
 // values as the type holds them.
 inline std::vector<float> Rounded(std::vector<float> values, cuda::ElementType type) {
-  if (type == cuda::ElementType::kBFloat16) {
-    for (float& v : values) v = __bfloat162float(__float2bfloat16(v));
-  }
+  if (type == cuda::ElementType::kFloat32) return values;
+  for (float& v : values) v = FromBits16(ToBits16(v, type), type);
   return values;
 }
 
@@ -105,13 +125,42 @@ DeviceBuffer OnDevice(const std::vector<T>& values) {
   return buffer.ok() ? *std::move(buffer) : DeviceBuffer();
 }
 
-// Half a unit in the last place of the type, relative: what rounding a result to it costs.
-inline double HalfUlp(cuda::ElementType type) {
-  return type == cuda::ElementType::kBFloat16 ? 1.0 / 256 : std::numeric_limits<float>::epsilon() / 2.0;
+// What n elements hold on the device.
+template <class T>
+std::vector<T> FromDevice(const DeviceBuffer& buffer, int64_t n) {
+  std::vector<T> values(n);
+  EXPECT_EQ(cudaMemcpy(values.data(), buffer.data(), n * sizeof(T), cudaMemcpyDeviceToHost), cudaSuccess);
+  return values;
+}
+
+// e4m3: the value of its bits, and the bits of a value (what exceeds 448 becomes 448).
+inline float FromFp8(uint8_t bits) { return __half2float(__nv_cvt_fp8_to_halfraw(bits, __NV_E4M3)); }
+inline uint8_t ToFp8(float value) { return __nv_cvt_float_to_fp8(value, __NV_SATFINITE, __NV_E4M3); }
+
+// What rounding a result of about this size to the type costs at most: half a unit in the last place, or half of the
+// smallest subnormal (1e-38 and less but for float16).
+inline double Rounding(cuda::ElementType type, double size) {
+  switch (type) {
+    case cuda::ElementType::kBFloat16:
+      return std::fabs(size) / 256;
+    case cuda::ElementType::kFloat16:
+      return std::fmax(std::fabs(size) / 2048, std::ldexp(1.0, -25));
+    case cuda::ElementType::kFloat32:
+      break;
+  }
+  return std::fabs(size) * std::numeric_limits<float>::epsilon() / 2;
 }
 
 inline std::string TypeName(cuda::ElementType type) {
-  return type == cuda::ElementType::kBFloat16 ? "bfloat16" : "float32";
+  switch (type) {
+    case cuda::ElementType::kBFloat16:
+      return "bfloat16";
+    case cuda::ElementType::kFloat16:
+      return "float16";
+    case cuda::ElementType::kFloat32:
+      break;
+  }
+  return "float32";
 }
 
 }  // namespace lion

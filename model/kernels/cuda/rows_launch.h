@@ -4,8 +4,9 @@
 #ifndef LION_MODEL_KERNELS_CUDA_ROWS_LAUNCH_H_
 #define LION_MODEL_KERNELS_CUDA_ROWS_LAUNCH_H_
 
-// What happens to the rows of activations between the matrix products on a CUDA device: embeddings, residual, LayerNorm
-// and gates fused into one pass over a row, GELU, means, conversions. The formulas are those of kernels/cpu/rows.h.
+// What happens to the rows of activations between the matrix products on a CUDA device: embeddings, LayerNorm, gates
+// and the rounding to e4m3 fused into one pass over a row, GELU, means, conversions. The formulas are those of
+// kernels/cpu/rows.h.
 //
 // Letters as in LION's formulas: T packed tokens, H heads, E the width of x. Stored widths W are multiples of 16;
 // columns past the true width are zero and stay zero, and no mean or variance counts them. Arithmetic and sums are
@@ -53,6 +54,16 @@ struct GateParams {
 // weight (H, E) in the order in which a warp reads it: 256 columns of a head at a time, zero past E.
 std::vector<float> PackGates(const float* weight, int64_t H, int64_t E);
 
+// Rows in e4m3, for products in fp8: values (T, W) times scales (T) is what they stand for. A row's scale is its
+// largest magnitude over 448 (kMinFp8Largest over 448 for a row of zeros), so that nothing is cut off; each value is
+// rounded to the nearest. A row with a NaN or an infinity keeps a NaN.
+struct Fp8Rows {
+  uint8_t* values = nullptr;  // null = not wanted
+  float* scales = nullptr;
+};
+inline constexpr float kFp8Max = 448;
+inline constexpr float kMinFp8Largest = 1e-30f;
+
 // x (T, W) = LayerNorm(words[id] + types[type_id] (+ positions[position])), then the gates. 1 pass: T (2 to 4) W
 // elements.
 struct EmbedParams {
@@ -68,20 +79,33 @@ struct EmbedParams {
   NormParams norm;
   GateParams gates;
   void* x = nullptr;
+  Fp8Rows fp8;  // the same rows, from fp32
 };
 absl::Status LaunchEmbed(const EmbedParams& params, cudaStream_t stream);
 
-// x (T, W) = LayerNorm(x + delta), then the gates of the layer that reads x next. delta null = none. 3 T W elements.
-struct AddNormParams {
-  ElementType type = ElementType::kBFloat16;  // of x and delta
+// out (T, W) = LayerNorm(x), then the gates of the layer that reads it next. 2 T W elements.
+struct LayerNormParams {
+  ElementType type = ElementType::kBFloat16;  // of x and out
   int64_t T = 0;
   int W = 0;
-  void* x = nullptr;
-  const void* delta = nullptr;
+  const void* x = nullptr;
+  bool x_float32 = false;  // x is fp32, out float16: for what float16 does not hold before it is normalised
   NormParams norm;
   GateParams gates;
+  void* out = nullptr;  // may be x; null = only the e4m3 rows are wanted
+  Fp8Rows fp8;          // the same rows, from fp32
 };
-absl::Status LaunchAddNorm(const AddNormParams& params, cudaStream_t stream);
+absl::Status LaunchLayerNorm(const LayerNormParams& params, cudaStream_t stream);
+
+// The e4m3 rows of x (T, W) as they are. 1.5 T W elements.
+struct QuantizeParams {
+  ElementType type = ElementType::kBFloat16;  // no other
+  int64_t T = 0;
+  int W = 0;
+  const void* x = nullptr;
+  Fp8Rows fp8;
+};
+absl::Status LaunchQuantize(const QuantizeParams& params, cudaStream_t stream);
 
 // x (n) = x/2 * (1 + erf(x / sqrt 2)) in place, erf as the CPU's rational function; n is a multiple of 16. 2 n
 // elements.

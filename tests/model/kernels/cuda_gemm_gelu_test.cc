@@ -93,7 +93,7 @@ TEST_F(CudaGemmGeluTest, MatchesItsFormula) {
           const double epsilon = std::numeric_limits<float>::epsilon();
           const double num_sums = static_cast<double>(K) / 16 + 1;
           const double tolerance =
-              1.13 * 2 * epsilon * num_sums * expected.magnitude + 4 * epsilon + HalfUlp(kType) * std::fabs(expected.y);
+              1.13 * 2 * epsilon * num_sums * expected.magnitude + 4 * epsilon + Rounding(kType, expected.y);
           ASSERT_TRUE(std::isfinite(y[i]));
           ASSERT_LE(std::fabs(y[i] - expected.y), tolerance)
               << "N " << N << " K " << K << " M " << M << " row " << m << " column " << n;
@@ -118,8 +118,8 @@ TEST_F(CudaGemmGeluTest, GeluIsTheErfForm) {
   const std::vector<float> y = layer.Run(x, GemmGeluTile::kAuto);
   for (size_t i = 0; i < x.size(); ++i) {
     const double expected = GeluErfReference(x[i]);
-    const double tolerance = HalfUlp(kType) * std::fabs(expected) +
-                             2 * std::numeric_limits<float>::epsilon() * std::fmin(1.0, std::fabs(x[i]));
+    const double tolerance =
+        Rounding(kType, expected) + 2 * std::numeric_limits<float>::epsilon() * std::fmin(1.0, std::fabs(x[i]));
     ASSERT_LE(std::fabs(y[i] - expected), tolerance) << "x " << x[i];
   }
 }
