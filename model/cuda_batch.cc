@@ -112,8 +112,46 @@ CudaCounts MaxCounts(const CudaShape& /*shape*/, int64_t T) {
   return counts;
 }
 
+std::vector<CudaBucket> MakeBuckets(int64_t max_tokens) {
+  constexpr int64_t kTokens[] = {64, 128, 256, 384, 512, 768, 1024, 1536, 2048};
+  constexpr int64_t kTokensOfARow = 16;  // on average; a batch of shorter rows takes a bucket of more tokens
+  constexpr int64_t kMinSegments = 16;
+  std::vector<CudaBucket> buckets;
+  for (const int64_t T : kTokens) {
+    if (T > max_tokens) break;
+    CudaBucket bucket;
+    bucket.T = T;
+    bucket.segments = std::max(kMinSegments, T / kTokensOfARow);
+    buckets.push_back(bucket);
+    if (T <= cuda::kSegmentTokens) continue;
+    bucket.runs = T / cuda::kSegmentTokens;
+    bucket.states = bucket.runs * 2;
+    buckets.push_back(bucket);
+  }
+  return buckets;
+}
+
+int ChooseBucket(absl::Span<const CudaBucket> buckets, const CudaCounts& counts) {
+  if (counts.plain) return -1;
+  const auto bucket = std::find_if(buckets.begin(), buckets.end(), [&counts](const CudaBucket& b) {
+    return counts.T <= b.T && counts.segments <= b.segments && counts.runs <= b.runs && counts.states <= b.states;
+  });
+  return bucket == buckets.end() ? -1 : static_cast<int>(bucket - buckets.begin());
+}
+
+CudaCounts InBucket(const CudaBucket& bucket, CudaCounts counts) {
+  counts.T = bucket.T;
+  counts.segments = bucket.segments;
+  counts.runs = bucket.runs;
+  counts.states = bucket.states;
+  counts.only_one_tile = bucket.T <= cuda::kChunkTokens;
+  counts.plain = false;
+  return counts;
+}
+
 CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   CudaLayout layout;
+  layout.T = counts.T;
   const int64_t T = counts.T;
   const int64_t M = CudaLinear::RoundRows(T);
   const int64_t heads_width = shape.H * shape.Dp;
@@ -165,6 +203,26 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   return layout;
 }
 
+CudaBytes BytesForTokens(const CudaShape& shape, int64_t T) {
+  const CudaLayout layout = ArrangeBatch(shape, MaxCounts(shape, T));
+  CudaBytes bytes;
+  bytes.upload = layout.upload_bytes;
+  bytes.work = layout.work_bytes;
+  // A token gives at most one vector, of one of three kinds; each head's rows are rounded up on their own.
+  const int64_t widest = std::max({shape.E, shape.answer_stride[kPooledHead], shape.answer_stride[kClassifiedHead]});
+  bytes.answers = (T + kNumCudaHeads * CudaLinear::kRowStep) * widest * 4 + (1 + kNumCudaHeads) * kAlignment;
+  return bytes;
+}
+
+int64_t TokensForBytes(const CudaShape& shape, int num_slots, int64_t bytes) {
+  int64_t T = kMaxDerivedTokens;
+  for (; T > 0; T -= kTokenStep) {
+    const CudaBytes needed = BytesForTokens(shape, T);
+    if (needed.work + num_slots * (needed.upload + needed.answers) <= bytes) break;
+  }
+  return T;
+}
+
 void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to) {
   auto* ids = reinterpret_cast<uint32_t*>(to + layout.ids);
   auto* type_ids = reinterpret_cast<uint32_t*>(to + layout.type_ids);
@@ -177,6 +235,11 @@ void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout
     if (!shape.positions) continue;
     for (size_t t = 0; t < L; ++t) *positions++ = static_cast<uint32_t>(t);
   }
+  // Whatever stood there is no id.
+  const int64_t padding = layout.T - batch.counts.T;
+  std::fill_n(ids, padding, 0u);
+  std::fill_n(type_ids, padding, 0u);
+  if (shape.positions) std::fill_n(positions, padding, 0u);
   auto put = [to](const auto& values, int64_t offset) {
     if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * sizeof(values[0]));
   };

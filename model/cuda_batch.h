@@ -90,8 +90,30 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
 // No batch of T tokens exceeds this in anything.
 CudaCounts MaxCounts(const CudaShape& shape, int64_t T);
 
-// Offsets in bytes into the three buffers, each a multiple of 256, and their sizes.
+// A CUDA graph's launches are fixed, the plan that they read is not: one graph serves every batch that counts no more
+// of anything than its bucket. Tokens past the batch's own are padding.
+struct CudaBucket {
+  int64_t T = 0;
+  int64_t segments = 0;
+  int64_t runs = 0;  // 0 = no row of the batch passes states
+  int64_t states = 0;
+};
+
+// The buckets of up to max_tokens tokens, in the order in which ChooseBucket looks: by T, those without states first.
+std::vector<CudaBucket> MakeBuckets(int64_t max_tokens);
+
+// The index of the first bucket that serves a batch of these counts; -1 where none does, or a row takes attention's
+// plain kernel.
+int ChooseBucket(absl::Span<const CudaBucket> buckets, const CudaCounts& counts);
+
+// counts with what EnqueueForward reads of them raised to the bucket's, the same for every batch in the bucket. What
+// the heads read stays the batch's own.
+CudaCounts InBucket(const CudaBucket& bucket, CudaCounts counts);
+
+// Offsets in bytes into the three buffers, each a multiple of 256, and their sizes. What a forward pass reads lies
+// before what the heads read, so its offsets depend on counts' T, segments, runs and states alone.
 struct CudaLayout {
+  int64_t T = 0;  // tokens that there is room for
   // Uploaded.
   int64_t ids = 0;
   int64_t type_ids = 0;
@@ -123,10 +145,26 @@ struct CudaLayout {
   int64_t device_bytes() const { return upload_bytes + work_bytes + answer_bytes; }
 };
 
+// The sizes of the three buffers.
+struct CudaBytes {
+  int64_t upload = 0;
+  int64_t work = 0;
+  int64_t answers = 0;
+};
+
 // Room for a batch of these counts, or for any that does not exceed them. T is at least 1.
 CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts);
 
-// Writes what goes up into to (layout.upload_bytes). The layout has room for batch.counts.
+// Enough for any batch of at most T tokens, in any rows, forms and outputs.
+CudaBytes BytesForTokens(const CudaShape& shape, int64_t T);
+
+// The largest multiple of kTokenStep, at most kMaxDerivedTokens, whose buffers fit into bytes of device memory with
+// num_slots batches in flight, which share what is worked on. 0 = not even kTokenStep tokens fit.
+inline constexpr int64_t kTokenStep = 1024;
+inline constexpr int64_t kMaxDerivedTokens = 65536;  // batches beyond it gain nothing
+int64_t TokensForBytes(const CudaShape& shape, int num_slots, int64_t bytes);
+
+// Writes what goes up into to (layout.upload_bytes). The layout has room for batch.counts; ids of padding are 0.
 void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to);
 
 // Fills results[b] for every row b from what came down (layout.answer_bytes).

@@ -4,11 +4,16 @@
 #include "model/cuda_encoder.h"
 
 #include <algorithm>
+#include <atomic>
 #include <limits>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "model/cuda_batch.h"
+#include "model/cuda_graphs.h"
 #include "model/cuda_layers.h"
 #include "model/cuda_memory.h"
 #include "model/kernels/cuda/cuda_status.h"
@@ -16,120 +21,476 @@
 #include "model/row_check.h"
 
 namespace lion {
+namespace {
 
-struct CudaEncoder::Impl {
-  Options options;
-  cudaStream_t stream = nullptr;
-  std::unique_ptr<CudaLayers> layers;
+constexpr int kNumSlots = 2;
+constexpr int64_t kReservedBytes = int64_t{256} << 20;
+constexpr int kKeepLargeFor = 64;  // smaller batches
+constexpr int kSpins = 2000;       // queries of an event before sleeping: about a millisecond
 
+// Both ends of a batch, and what it is worked on in.
+struct Buffers {
   DeviceBuffer upload;
   DeviceBuffer work;
   DeviceBuffer answers;
   PinnedBuffer host_upload;
   PinnedBuffer host_answers;
 
-  ~Impl();
-  const CudaShape& shape() const { return layers->shape(); }
-  absl::Status OpenDevice() const;
-  absl::Status Reserve(const CudaLayout& layout);
-  CudaRun Run(const CudaBatch& batch, const CudaLayout& layout) const;
-  absl::Status SendUpload(const CudaLayout& layout) const;
-  absl::Status FetchAnswers(const CudaRun& run) const;
+  absl::Status Allocate(const CudaBytes& bytes) {
+    LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.upload), &upload));
+    LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.work), &work));
+    LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.answers), &answers));
+    LION_RETURN_IF_ERROR(cuda::Assign(PinnedBuffer::Allocate(bytes.upload), &host_upload));
+    return cuda::Assign(PinnedBuffer::Allocate(bytes.answers), &host_answers);
+  }
+
+  int64_t device_bytes() const { return upload.bytes() + work.bytes() + answers.bytes(); }
 };
 
-CudaEncoder::Impl::~Impl() {
-  if (stream == nullptr) return;  // nothing was made; a device that is not there must not leave its error behind
-  cudaSetDevice(options.device);
-  cudaStreamSynchronize(stream);
-  cudaStreamDestroy(stream);
+bool Fits(const CudaLayout& layout, const Buffers& ends, const DeviceBuffer& work) {
+  return layout.upload_bytes <= ends.upload.bytes() && layout.work_bytes <= work.bytes() &&
+         layout.answer_bytes <= ends.answers.bytes();
 }
 
-absl::Status CudaEncoder::Impl::OpenDevice() const {
+// A place in flight.
+struct Slot {
+  Buffers buffers;  // without what is worked on
+  CudaGraphs graphs;
+  CudaStream copies;
+  CudaEvent uploaded;
+  CudaEvent started;  // kernels
+  CudaEvent computed;
+  CudaEvent done;  // answers are on the host
+  CudaBatch batch;
+
+  absl::Status Create(const CudaBytes& bytes) {
+    LION_RETURN_IF_ERROR(buffers.Allocate({bytes.upload, 0, bytes.answers}));
+    LION_RETURN_IF_ERROR(
+        cuda::CudaStatus(cudaStreamCreateWithFlags(copies.out(), cudaStreamNonBlocking), "cudaStreamCreateWithFlags"));
+    const std::pair<CudaEvent*, unsigned> events[] = {{&uploaded, cudaEventDisableTiming},
+                                                      {&started, cudaEventDefault},
+                                                      {&computed, cudaEventDefault},
+                                                      {&done, cudaEventDisableTiming | cudaEventBlockingSync}};
+    for (const auto& [event, flags] : events) {
+      LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventCreateWithFlags(event->out(), flags), "cudaEventCreateWithFlags"));
+    }
+    return absl::OkStatus();
+  }
+};
+
+// Until the event has happened: a short batch is not to wait for an interrupt, nor a long one to keep a core busy.
+absl::Status WaitFor(cudaEvent_t event) {
+  for (int i = 0; i < kSpins; ++i) {
+    const cudaError_t error = cudaEventQuery(event);
+    if (error != cudaErrorNotReady) {
+      if (i > 0) cudaGetLastError();  // "not ready" must not be found by the next launch's check
+      return cuda::CudaStatus(error, "cudaEventQuery");
+    }
+  }
+  cudaGetLastError();
+  return cuda::CudaStatus(cudaEventSynchronize(event), "cudaEventSynchronize");
+}
+
+absl::Status OpenDevice(int device) {
   int count = 0;
   const cudaError_t error = cudaGetDeviceCount(&count);
   if (error != cudaSuccess) {
     cudaGetLastError();
-    return absl::NotFoundError(
-        absl::StrCat("cuda:", options.device, ": cudaGetDeviceCount: ", cudaGetErrorString(error)));
+    return absl::NotFoundError(absl::StrCat("cuda:", device, ": cudaGetDeviceCount: ", cudaGetErrorString(error)));
   }
-  if (options.device < 0 || options.device >= count) {
-    return absl::NotFoundError(absl::StrCat("cuda:", options.device, ": there are ", count, " CUDA devices"));
+  if (device < 0 || device >= count) {
+    return absl::NotFoundError(absl::StrCat("cuda:", device, ": there are ", count, " CUDA devices"));
   }
-  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(options.device), "cudaSetDevice"));
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(device), "cudaSetDevice"));
   cudaDeviceProp properties;
-  LION_RETURN_IF_ERROR(
-      cuda::CudaStatus(cudaGetDeviceProperties(&properties, options.device), "cudaGetDeviceProperties"));
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaGetDeviceProperties(&properties, device), "cudaGetDeviceProperties"));
   if (properties.major != 9 || properties.minor != 0) {
-    return absl::InvalidArgumentError(absl::StrCat("cuda:", options.device, ": ", properties.name,
-                                                   " has compute capability ", properties.major, ".", properties.minor,
+    return absl::InvalidArgumentError(absl::StrCat("cuda:", device, ": ", properties.name, " has compute capability ",
+                                                   properties.major, ".", properties.minor,
                                                    ", this build has code for 9.0"));
   }
   return absl::OkStatus();
 }
 
-// Makes every buffer large enough. All or nothing is not promised: a buffer that was freed for a larger one which then
-// could not be had is empty, and the next call allocates it again.
-absl::Status CudaEncoder::Impl::Reserve(const CudaLayout& layout) {
-  const std::pair<DeviceBuffer*, int64_t> wanted[] = {
-      {&upload, layout.upload_bytes}, {&work, layout.work_bytes}, {&answers, layout.answer_bytes}};
-  int64_t more = 0;
-  int64_t freed = 0;
-  for (const auto& [buffer, bytes] : wanted) {
-    if (buffer->bytes() >= bytes) continue;
-    more += bytes;
-    freed += buffer->bytes();
+}  // namespace
+
+class CudaEncoder::Impl {
+ public:
+  explicit Impl(Options options) : options_(std::move(options)) {}
+  ~Impl();
+
+  absl::Status Init(const CudaShape& shape);
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results);
+  absl::StatusOr<int> MeasureCrossover();
+  int64_t EstimateBytes(absl::Span<const Row> rows) const;
+  DeviceUsage usage() const;
+
+  const Options& options() const { return options_; }
+  const CudaLayers& layers() const { return *layers_; }
+  const CudaShape& shape() const { return layers_->shape(); }
+
+  // "cuda:1 is lost: CALL: what" for what CudaStatus says of a lost device; other statuses as they are.
+  absl::Status NameLoss(absl::Status status) const {
+    if (!absl::IsUnavailable(status)) return status;
+    return absl::UnavailableError(absl::StrCat("cuda:", options_.device, " is lost: ", status.message()));
   }
-  if (more > 0) {
-    size_t free_bytes = 0;
-    size_t total_bytes = 0;
-    LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
-    const int64_t available = static_cast<int64_t>(free_bytes) + freed;
-    if (more > available) {
-      return absl::ResourceExhaustedError(absl::StrCat("the batch needs ", layout.device_bytes(),
-                                                       " bytes of device memory, ", more, " of them new, and ",
-                                                       available, " are free on cuda:", options.device));
-    }
-    for (const auto& [buffer, bytes] : wanted) {
-      if (buffer->bytes() >= bytes) continue;
-      *buffer = DeviceBuffer();
-      LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes), buffer));
-    }
+
+ private:
+  absl::Status ReserveStanding(int64_t free_bytes);
+  absl::StatusOr<Slot*> Acquire(bool* alone);
+  absl::Status Release(Slot* slot, absl::Status status);
+  bool HasFreeSlot() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    return std::find(std::begin(taken_), std::end(taken_), false) != std::end(taken_);
   }
-  for (const auto& [buffer, bytes] :
-       {std::make_pair(&host_upload, layout.upload_bytes), std::make_pair(&host_answers, layout.answer_bytes)}) {
-    if (buffer->bytes() >= bytes) continue;
-    *buffer = PinnedBuffer();
-    LION_RETURN_IF_ERROR(cuda::Assign(PinnedBuffer::Allocate(bytes), buffer));
+
+  CudaLayout Arrange(const CudaBatch& batch, int* bucket) const;
+  absl::Status EncodeIn(Slot& slot, bool alone, absl::Span<const Row> rows, absl::Span<RowResult> results);
+  absl::Status Compute(Slot& slot, const Buffers& ends, const DeviceBuffer& work, int bucket, const CudaLayout& layout,
+                       bool together, absl::Span<RowResult> results);
+  absl::Status Enqueue(Slot& slot, const Buffers& ends, const CudaRun& run, int bucket, bool together);
+  absl::Status ReserveLarge(const CudaLayout& layout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(large_mu_);
+  void GiveBackLarge();
+  CudaRun RunIn(const Buffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
+                const CudaCounts& counts) const;
+
+  Options options_;
+  std::unique_ptr<CudaLayers> layers_;
+  int64_t weights_bytes_ = 0;
+  DeviceBuffer work_;                // every batch's but a large one's, in turn: the order of stream_ keeps them apart
+  CudaStream stream_;                // every batch's kernels
+  std::vector<CudaBucket> buckets_;  // those that every slot has a graph for
+  Slot slots_[kNumSlots];            // each belongs to the call that took it
+
+  absl::Mutex mu_;
+  bool taken_[kNumSlots] ABSL_GUARDED_BY(mu_) = {};
+  absl::Status lost_ ABSL_GUARDED_BY(mu_);
+
+  absl::Mutex enqueue_mu_;  // held while a batch's kernels are enqueued, so that no two mix
+
+  // Buffers of the batches that are too large for the others. Held from their reserving to their answers' copy.
+  absl::Mutex large_mu_ ABSL_ACQUIRED_BEFORE(enqueue_mu_);
+  Buffers large_ ABSL_GUARDED_BY(large_mu_);
+  std::atomic<int64_t> large_bytes_{0};  // of large_, for readers without the lock
+  std::atomic<int> since_large_{0};      // batches since large_ was used
+
+  std::atomic<int64_t> busy_ns_{0};
+  mutable std::atomic<int64_t> free_bytes_{0};  // as last asked for
+  mutable std::atomic<int64_t> total_bytes_{0};
+  std::atomic<bool> is_lost_{false};
+};
+
+CudaEncoder::Impl::~Impl() {
+  if (stream_.get() == nullptr) return;  // nothing was made; a device that is not there must not leave an error behind
+  cudaSetDevice(options_.device);
+  cudaStreamSynchronize(stream_.get());
+}
+
+// ---------------------------------------------------------------------------------------------------- making and
+// memory
+
+absl::Status CudaEncoder::Impl::Init(const CudaShape& shape) {
+  LION_RETURN_IF_ERROR(OpenDevice(options_.device));
+  LION_RETURN_IF_ERROR(
+      cuda::CudaStatus(cudaStreamCreateWithFlags(stream_.out(), cudaStreamNonBlocking), "cudaStreamCreateWithFlags"));
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
+
+  const int64_t before = DeviceBytesOfThisThread();
+  LION_RETURN_IF_ERROR(
+      cuda::Assign(CudaLayers::Create(options_.config, options_.pipeline, shape, *options_.weights), &layers_));
+  options_.weights = nullptr;  // all of it is on the device
+  weights_bytes_ = DeviceBytesOfThisThread() - before;
+
+  LION_RETURN_IF_ERROR(ReserveStanding(static_cast<int64_t>(free_bytes)));
+  // Copies that ran on the default stream are done before the first batch's stream reads what they wrote.
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaDeviceSynchronize(), "cudaDeviceSynchronize"));
+  if (!options_.graphs) return absl::OkStatus();
+  buckets_ = MakeBuckets(options_.max_batch_tokens);
+  for (Slot& slot : slots_) {
+    LION_RETURN_IF_ERROR(cuda::Assign(
+        CudaGraphs::Capture(*layers_, buckets_, slot.buffers.upload.At<char>(0), work_.At<char>(0), stream_.get()),
+        &slot.graphs));
   }
   return absl::OkStatus();
 }
 
-CudaRun CudaEncoder::Impl::Run(const CudaBatch& batch, const CudaLayout& layout) const {
+// The buffers that stay. free_bytes: before the weights came.
+absl::Status CudaEncoder::Impl::ReserveStanding(int64_t free_bytes) {
+  if (options_.max_batch_tokens == 0) {
+    const auto share = static_cast<int64_t>(options_.memory_share * static_cast<double>(free_bytes));
+    const int64_t available = (share - weights_bytes_ - kReservedBytes) / 2;
+    options_.max_batch_tokens = TokensForBytes(shape(), kNumSlots, available);
+    if (options_.max_batch_tokens == 0) {
+      return absl::ResourceExhaustedError(absl::StrCat(
+          "cuda:", options_.device, ": of ", share, " bytes of device memory weights take ", weights_bytes_,
+          ", and half of what remains is too little for the buffers of ", kTokenStep, " tokens"));
+    }
+  }
+  const CudaBytes bytes = BytesForTokens(shape(), options_.max_batch_tokens);
+  const int64_t needed = bytes.work + kNumSlots * (bytes.upload + bytes.answers);
+  size_t free_now = 0;
+  size_t total_bytes = 0;
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemGetInfo(&free_now, &total_bytes), "cudaMemGetInfo"));
+  if (needed > static_cast<int64_t>(free_now)) {
+    return absl::ResourceExhaustedError(absl::StrCat("max_batch_tokens ", options_.max_batch_tokens, " needs ", needed,
+                                                     " bytes of device memory, and ", free_now,
+                                                     " are free on cuda:", options_.device));
+  }
+  LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.work), &work_));
+  for (Slot& slot : slots_) LION_RETURN_IF_ERROR(slot.Create(bytes));
+  return absl::OkStatus();
+}
+
+absl::Status CudaEncoder::Impl::ReserveLarge(const CudaLayout& layout) {
+  since_large_.store(0, std::memory_order_relaxed);
+  if (Fits(layout, large_, large_.work)) return absl::OkStatus();
+  large_ = Buffers();
+  large_bytes_.store(0, std::memory_order_relaxed);
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
+  if (layout.device_bytes() > static_cast<int64_t>(free_bytes)) {
+    return absl::ResourceExhaustedError(absl::StrCat("the batch needs ", layout.device_bytes(),
+                                                     " bytes of device memory, and ", free_bytes,
+                                                     " are free on cuda:", options_.device));
+  }
+  const absl::Status status = large_.Allocate({layout.upload_bytes, layout.work_bytes, layout.answer_bytes});
+  if (!status.ok()) large_ = Buffers();
+  large_bytes_.store(large_.device_bytes(), std::memory_order_relaxed);
+  return status;
+}
+
+// Called after a batch that did not need them.
+void CudaEncoder::Impl::GiveBackLarge() {
+  if (large_bytes_.load(std::memory_order_relaxed) == 0) return;
+  if (since_large_.fetch_add(1, std::memory_order_relaxed) + 1 < kKeepLargeFor || !large_mu_.TryLock()) return;
+  large_ = Buffers();
+  large_bytes_.store(0, std::memory_order_relaxed);
+  large_mu_.Unlock();
+}
+
+CudaLayout CudaEncoder::Impl::Arrange(const CudaBatch& batch, int* bucket) const {
+  *bucket = ChooseBucket(buckets_, batch.counts);
+  return ArrangeBatch(shape(), *bucket >= 0 ? InBucket(buckets_[*bucket], batch.counts) : batch.counts);
+}
+
+int64_t CudaEncoder::Impl::EstimateBytes(absl::Span<const Row> rows) const {
+  CudaBatch batch;
+  PlanBatch(shape(), rows, &batch);
+  int bucket = -1;
+  return Arrange(batch, &bucket).device_bytes();
+}
+
+DeviceUsage CudaEncoder::Impl::usage() const {
+  size_t free_bytes = 0;
+  size_t total_bytes = 0;
+  if (!is_lost_.load(std::memory_order_relaxed) && cudaSetDevice(options_.device) == cudaSuccess &&
+      cudaMemGetInfo(&free_bytes, &total_bytes) == cudaSuccess) {
+    free_bytes_.store(static_cast<int64_t>(free_bytes), std::memory_order_relaxed);
+    total_bytes_.store(static_cast<int64_t>(total_bytes), std::memory_order_relaxed);
+  }
+  DeviceUsage usage;
+  usage.weights_bytes = weights_bytes_;
+  usage.buffer_bytes = work_.bytes() + large_bytes_.load(std::memory_order_relaxed);
+  for (const Slot& slot : slots_) usage.buffer_bytes += slot.buffers.device_bytes();
+  usage.free_bytes = free_bytes_.load(std::memory_order_relaxed);
+  usage.total_bytes = total_bytes_.load(std::memory_order_relaxed);
+  usage.busy = absl::Nanoseconds(busy_ns_.load(std::memory_order_relaxed));
+  return usage;
+}
+
+// ------------------------------------------------------------------------------------------------------------- batches
+
+absl::StatusOr<Slot*> CudaEncoder::Impl::Acquire(bool* alone) {
+  absl::MutexLock lock(&mu_);
+  mu_.Await(absl::Condition(this, &Impl::HasFreeSlot));
+  if (!lost_.ok()) return lost_;
+  *alone = std::find(std::begin(taken_), std::end(taken_), true) == std::end(taken_);
+  bool* taken = std::find(std::begin(taken_), std::end(taken_), false);
+  *taken = true;
+  return &slots_[taken - taken_];
+}
+
+// What the batch's caller is told.
+absl::Status CudaEncoder::Impl::Release(Slot* slot, absl::Status status) {
+  absl::MutexLock lock(&mu_);
+  taken_[slot - slots_] = false;
+  if (!absl::IsUnavailable(status)) return status;
+  if (lost_.ok()) lost_ = NameLoss(std::move(status));
+  is_lost_.store(true, std::memory_order_relaxed);
+  return lost_;
+}
+
+absl::Status CudaEncoder::Impl::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
+  bool alone = false;
+  const absl::StatusOr<Slot*> slot = Acquire(&alone);
+  if (!slot.ok()) return slot.status();
+  return Release(*slot, EncodeIn(**slot, alone, rows, results));
+}
+
+absl::Status CudaEncoder::Impl::EncodeIn(Slot& slot, bool alone, absl::Span<const Row> rows,
+                                         absl::Span<RowResult> results) {
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(options_.device), "cudaSetDevice"));
+  PlanBatch(shape(), rows, &slot.batch);
+  int bucket = -1;
+  const CudaLayout layout = Arrange(slot.batch, &bucket);
+  if (Fits(layout, slot.buffers, work_)) {
+    // A small batch that finds the device idle has nothing to overlap with: one stream saves it two events.
+    const bool together = options_.on_stage != nullptr || (alone && bucket >= 0);
+    const absl::Status status = Compute(slot, slot.buffers, work_, bucket, layout, together, results);
+    GiveBackLarge();
+    return status;
+  }
+  absl::MutexLock lock(&large_mu_);
+  LION_RETURN_IF_ERROR(ReserveLarge(layout));
+  return Compute(slot, large_, large_.work, /*bucket=*/-1, layout, options_.on_stage != nullptr, results);
+}
+
+CudaRun CudaEncoder::Impl::RunIn(const Buffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
+                                 const CudaCounts& counts) const {
   CudaRun run;
-  run.counts = batch.counts;
+  run.counts = counts;
   run.layout = layout;
-  run.upload = upload.At<char>(0);
+  run.upload = ends.upload.At<char>(0);
   run.work = work.At<char>(0);
-  run.answers = answers.At<char>(0);
-  run.stream = stream;
-  run.on_stage = &options.on_stage;
+  run.answers = ends.answers.At<char>(0);
+  run.stream = stream_.get();
+  run.on_stage = &options_.on_stage;
   return run;
 }
 
-absl::Status CudaEncoder::Impl::SendUpload(const CudaLayout& layout) const {
-  return cuda::CudaStatus(
-      cudaMemcpyAsync(upload.data(), host_upload.data(), layout.upload_bytes, cudaMemcpyHostToDevice, stream),
-      "cudaMemcpyAsync to the device");
-}
-
-absl::Status CudaEncoder::Impl::FetchAnswers(const CudaRun& run) const {
-  run.Stage("download");
-  LION_RETURN_IF_ERROR(cuda::CudaStatus(
-      cudaMemcpyAsync(host_answers.data(), answers.data(), run.layout.answer_bytes, cudaMemcpyDeviceToHost, stream),
-      "cudaMemcpyAsync to the host"));
-  run.Stage("end");
+absl::Status CudaEncoder::Impl::Compute(Slot& slot, const Buffers& ends, const DeviceBuffer& work, int bucket,
+                                        const CudaLayout& layout, bool together, absl::Span<RowResult> results) {
+  FillUpload(shape(), slot.batch, layout, ends.host_upload.At<char>(0));
+  absl::Status status = Enqueue(slot, ends, RunIn(ends, work, layout, slot.batch.counts), bucket, together);
+  if (status.ok()) status = WaitFor(slot.done.get());
+  if (!status.ok()) {
+    // What was enqueued may still use the buffers. And this tells a lost device from a call that failed, whoever made
+    // the status.
+    for (cudaStream_t stream : {stream_.get(), slot.copies.get()}) {
+      const absl::Status drained = cuda::CudaStatus(cudaStreamSynchronize(stream), "cudaStreamSynchronize");
+      if (absl::IsUnavailable(drained) && !absl::IsUnavailable(status)) {
+        status = absl::UnavailableError(status.message());
+      }
+    }
+    cudaGetLastError();
+    return status;
+  }
+  float milliseconds = 0;
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventElapsedTime(&milliseconds, slot.started.get(), slot.computed.get()),
+                                        "cudaEventElapsedTime"));
+  busy_ns_.fetch_add(static_cast<int64_t>(milliseconds * 1e6f), std::memory_order_relaxed);
+  TakeAnswers(shape(), slot.batch, layout, ends.host_answers.At<char>(0), results);
   return absl::OkStatus();
 }
+
+// together: the copies go on the kernels' stream.
+absl::Status CudaEncoder::Impl::Enqueue(Slot& slot, const Buffers& ends, const CudaRun& run, int bucket,
+                                        bool together) {
+  const cudaStream_t kernels = stream_.get();
+  const cudaStream_t copies = together ? kernels : slot.copies.get();
+  auto record = [](const CudaEvent& event, cudaStream_t stream) {
+    return cuda::CudaStatus(cudaEventRecord(event.get(), stream), "cudaEventRecord");
+  };
+  auto follow = [](cudaStream_t stream, const CudaEvent& event) {
+    return cuda::CudaStatus(cudaStreamWaitEvent(stream, event.get(), 0), "cudaStreamWaitEvent");
+  };
+  auto copy_up = [&] {
+    return cuda::CudaStatus(cudaMemcpyAsync(ends.upload.data(), ends.host_upload.data(), run.layout.upload_bytes,
+                                            cudaMemcpyHostToDevice, copies),
+                            "cudaMemcpyAsync to the device");
+  };
+  auto copy_down = [&]() -> absl::Status {
+    LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemcpyAsync(ends.host_answers.data(), ends.answers.data(),
+                                                          run.layout.answer_bytes, cudaMemcpyDeviceToHost, copies),
+                                          "cudaMemcpyAsync to the host"));
+    return record(slot.done, copies);
+  };
+
+  if (!together) {
+    LION_RETURN_IF_ERROR(copy_up());
+    LION_RETURN_IF_ERROR(record(slot.uploaded, copies));
+  }
+  {
+    absl::MutexLock lock(&enqueue_mu_);
+    if (together) {
+      run.Stage("upload");
+      LION_RETURN_IF_ERROR(copy_up());
+    } else {
+      LION_RETURN_IF_ERROR(follow(kernels, slot.uploaded));
+    }
+    LION_RETURN_IF_ERROR(record(slot.started, kernels));
+    if (bucket >= 0) {
+      run.Stage("graph");
+      LION_RETURN_IF_ERROR(slot.graphs.Launch(bucket, kernels));
+    } else {
+      LION_RETURN_IF_ERROR(layers_->EnqueueForward(run));
+    }
+    LION_RETURN_IF_ERROR(layers_->EnqueueHeads(run));
+    LION_RETURN_IF_ERROR(record(slot.computed, kernels));
+    if (together) {
+      run.Stage("download");
+      LION_RETURN_IF_ERROR(copy_down());
+      run.Stage("end");
+      return absl::OkStatus();
+    }
+  }
+  LION_RETURN_IF_ERROR(follow(copies, slot.computed));
+  return copy_down();
+}
+
+absl::StatusOr<int> CudaEncoder::Impl::MeasureCrossover() {
+  constexpr int64_t kTokens = 8192;  // fills the device
+  constexpr int kRepeats = 8;
+  const int64_t tokens = std::min(kTokens, options_.max_batch_tokens);
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(options_.device), "cudaSetDevice"));
+  CudaEvent start;
+  CudaEvent end;
+  for (CudaEvent* event : {&start, &end}) {
+    LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventCreate(event->out()), "cudaEventCreate"));
+  }
+  const Buffers& ends = slots_[0].buffers;
+  // The first layer's attention, on whatever lies in its buffers: its time does not depend on the values.
+  auto measure = [&](int64_t L, ComputeMode mode, float* fastest) -> absl::Status {
+    const std::vector<uint32_t> ids(L, 0);
+    const std::vector<Row> rows(tokens / L, Row{ids, {}, mode, 0, RowOutput::kPooledMean});
+    CudaBatch batch;
+    PlanBatch(shape(), rows, &batch);
+    const CudaLayout layout = ArrangeBatch(shape(), batch.counts);
+    FillUpload(shape(), batch, layout, ends.host_upload.At<char>(0));
+    LION_RETURN_IF_ERROR(cuda::CudaStatus(
+        cudaMemcpy(ends.upload.data(), ends.host_upload.data(), layout.upload_bytes, cudaMemcpyHostToDevice),
+        "cudaMemcpy"));
+    const CudaRun run = RunIn(ends, work_, layout, batch.counts);
+    *fastest = std::numeric_limits<float>::infinity();
+    for (int repeat = 0; repeat < kRepeats; ++repeat) {  // the first one loads the kernels
+      float taken = 0;
+      LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventRecord(start.get(), run.stream), "cudaEventRecord"));
+      LION_RETURN_IF_ERROR(layers_->EnqueueAttention(run, 0));
+      LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventRecord(end.get(), run.stream), "cudaEventRecord"));
+      LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventSynchronize(end.get()), "cudaEventSynchronize"));
+      LION_RETURN_IF_ERROR(
+          cuda::CudaStatus(cudaEventElapsedTime(&taken, start.get(), end.get()), "cudaEventElapsedTime"));
+      *fastest = std::min(*fastest, taken);
+    }
+    return absl::OkStatus();
+  };
+  int best = kCrossoverChoices[0];
+  for (int L : kCrossoverChoices) {
+    if (L > tokens || (options_.config.max_positions > 0 && L > options_.config.max_positions)) break;
+    if (L == best) continue;
+    float parallel = 0;
+    float chunked = 0;
+    LION_RETURN_IF_ERROR(measure(L, ComputeMode::kParallel, &parallel));
+    LION_RETURN_IF_ERROR(measure(L, ComputeMode::kChunked, &chunked));
+    if (parallel > chunked) break;
+    best = L;
+  }
+  return best;
+}
+
+// ----------------------------------------------------------------------------------------------------------- the class
 
 int CudaEncoder::NumDevices() {
   int count = 0;
@@ -142,6 +503,7 @@ CudaEncoder::CudaEncoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 CudaEncoder::~CudaEncoder() = default;
 
 absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options) {
+  constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();
   if (options.dtype != DType::kFloat32 && options.dtype != DType::kBFloat16) {
     return absl::InvalidArgumentError(
         absl::StrCat("dtype ", Name(options.dtype), " is not available on CUDA: float32 or bfloat16"));
@@ -151,8 +513,12 @@ absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options
     return absl::InvalidArgumentError(
         absl::StrCat("chunk_tokens ", options.chunk_tokens, " is not from 1 to ", kMaxChunkTokens));
   }
-  if (options.max_batch_tokens < 1) {
-    return absl::InvalidArgumentError(absl::StrCat("max_batch_tokens ", options.max_batch_tokens, " is not positive"));
+  if (options.max_batch_tokens < 0 || options.max_batch_tokens > kMaxTokens) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("max_batch_tokens ", options.max_batch_tokens, " is not from 0 to ", kMaxTokens));
+  }
+  if (!(options.memory_share > 0 && options.memory_share <= 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("memory_share ", options.memory_share, " is not in (0, 1]"));
   }
   const CudaShape shape = MakeCudaShape(options.config, options.dtype, options.chunk_tokens);
   if (shape.Ep > cuda::kMaxNormWidth || shape.H * shape.Dp > cuda::kMaxNormWidth) {
@@ -160,111 +526,35 @@ absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options
                                                    " heads is stored ", shape.H * shape.Dp,
                                                    " wide on CUDA, which takes at most ", cuda::kMaxNormWidth));
   }
-  auto impl = std::make_unique<Impl>();
-  impl->options = std::move(options);
-  LION_RETURN_IF_ERROR(impl->OpenDevice());
-  LION_RETURN_IF_ERROR(
-      cuda::CudaStatus(cudaStreamCreateWithFlags(&impl->stream, cudaStreamNonBlocking), "cudaStreamCreateWithFlags"));
-  LION_RETURN_IF_ERROR(cuda::Assign(
-      CudaLayers::Create(impl->options.config, impl->options.pipeline, shape, *impl->options.weights), &impl->layers));
-  impl->options.weights = nullptr;  // all of it is on the device
-  LION_RETURN_IF_ERROR(
-      impl->Reserve(ArrangeBatch(impl->shape(), MaxCounts(impl->shape(), impl->options.max_batch_tokens))));
-  // Copies that ran on the default stream are done before the first batch's stream reads what they wrote.
-  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaDeviceSynchronize(), "cudaDeviceSynchronize"));
+  auto impl = std::make_unique<Impl>(std::move(options));
+  const absl::Status status = impl->Init(shape);
+  if (!status.ok()) return impl->NameLoss(status);
   return std::unique_ptr<CudaEncoder>(new CudaEncoder(std::move(impl)));
 }
 
 absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
   if (rows.size() != results.size()) return absl::InvalidArgumentError("results and rows differ in number");
   if (rows.empty()) return absl::OkStatus();
-  Impl& impl = *impl_;
-  LION_RETURN_IF_ERROR(CheckRows(impl.options.config, classifies(), rows));
-  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(impl.options.device), "cudaSetDevice"));
-  CudaBatch batch;
-  PlanBatch(impl.shape(), rows, &batch);
-  if (batch.counts.T > std::numeric_limits<int32_t>::max()) {
-    return absl::InvalidArgumentError(absl::StrCat("a batch of ", batch.counts.T, " tokens, at most ",
-                                                   std::numeric_limits<int32_t>::max(), " are possible"));
+  LION_RETURN_IF_ERROR(CheckRows(impl_->options().config, classifies(), rows));
+  int64_t T = 0;
+  for (const Row& row : rows) T += static_cast<int64_t>(row.ids.size());
+  if (T > std::numeric_limits<int32_t>::max()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("a batch of ", T, " tokens, at most ", std::numeric_limits<int32_t>::max(), " are possible"));
   }
-  const CudaLayout layout = ArrangeBatch(impl.shape(), batch.counts);
-  LION_RETURN_IF_ERROR(impl.Reserve(layout));
-  FillUpload(impl.shape(), batch, layout, impl.host_upload.At<char>(0));
-  const CudaRun run = impl.Run(batch, layout);
-  run.Stage("upload");
-  absl::Status status = impl.SendUpload(layout);
-  if (status.ok()) status = impl.layers->EnqueueForward(run);
-  if (status.ok()) status = impl.layers->EnqueueHeads(run);
-  if (status.ok()) status = impl.FetchAnswers(run);
-  // After a failure too: the next batch must not write into memory that a copy still reads.
-  const absl::Status done = cuda::CudaStatus(cudaStreamSynchronize(impl.stream), "cudaStreamSynchronize");
-  if (status.ok()) status = done;
-  if (!status.ok()) return status;
-  TakeAnswers(impl.shape(), batch, layout, impl.host_answers.At<char>(0), results);
-  return absl::OkStatus();
+  return impl_->Encode(rows, results);
 }
 
-int64_t CudaEncoder::EstimateBytes(absl::Span<const Row> rows) const {
-  CudaBatch batch;
-  PlanBatch(impl_->shape(), rows, &batch);
-  return ArrangeBatch(impl_->shape(), batch.counts).device_bytes();
-}
+int CudaEncoder::max_concurrent_batches() const { return kNumSlots; }
+int64_t CudaEncoder::max_batch_tokens() const { return impl_->options().max_batch_tokens; }
+DeviceUsage CudaEncoder::usage() const { return impl_->usage(); }
+int64_t CudaEncoder::EstimateBytes(absl::Span<const Row> rows) const { return impl_->EstimateBytes(rows); }
+absl::StatusOr<int> CudaEncoder::MeasureCrossover() { return impl_->MeasureCrossover(); }
 
-bool CudaEncoder::classifies() const { return impl_->layers->has_head(kClassifiedHead); }
+bool CudaEncoder::classifies() const { return impl_->layers().has_head(kClassifiedHead); }
 int64_t CudaEncoder::num_labels() const { return classifies() ? impl_->shape().answer_width[kClassifiedHead] : 0; }
 int64_t CudaEncoder::embedding_width() const { return impl_->shape().answer_width[kPooledHead]; }
-int CudaEncoder::chunk_tokens() const { return impl_->options.chunk_tokens; }
-const std::vector<std::string>& CudaEncoder::unused_tensors() const { return impl_->layers->unused_tensors(); }
-
-absl::StatusOr<int> CudaEncoder::MeasureCrossover() {
-  constexpr int64_t kTokens = 8192;  // fills the device
-  constexpr int kRepeats = 8;
-  Impl& impl = *impl_;
-  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(impl.options.device), "cudaSetDevice"));
-  cudaEvent_t events[2] = {};
-  for (cudaEvent_t& event : events) LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventCreate(&event), "cudaEventCreate"));
-  absl::Status status;
-  auto milliseconds = [&](int64_t L, ComputeMode mode) {
-    // The first layer's attention, on whatever lies in its buffers: its time does not depend on the values.
-    const std::vector<uint32_t> ids(L, 0);
-    const std::vector<Row> rows(kTokens / L, Row{ids, {}, mode, 0, RowOutput::kPooledMean});
-    CudaBatch batch;
-    PlanBatch(impl.shape(), rows, &batch);
-    const CudaLayout layout = ArrangeBatch(impl.shape(), batch.counts);
-    auto check = [&](absl::Status next) {
-      if (status.ok()) status = std::move(next);
-      return status.ok();
-    };
-    float fastest = std::numeric_limits<float>::infinity();
-    if (!check(impl.Reserve(layout))) return fastest;
-    FillUpload(impl.shape(), batch, layout, impl.host_upload.At<char>(0));
-    if (!check(impl.SendUpload(layout))) return fastest;
-    const CudaRun run = impl.Run(batch, layout);
-    for (int repeat = 0; repeat < kRepeats; ++repeat) {  // the first one loads the kernels
-      float taken = 0;
-      if (!check(cuda::CudaStatus(cudaEventRecord(events[0], impl.stream), "cudaEventRecord")) ||
-          !check(impl.layers->EnqueueAttention(run, 0)) ||
-          !check(cuda::CudaStatus(cudaEventRecord(events[1], impl.stream), "cudaEventRecord")) ||
-          !check(cuda::CudaStatus(cudaEventSynchronize(events[1]), "cudaEventSynchronize")) ||
-          !check(cuda::CudaStatus(cudaEventElapsedTime(&taken, events[0], events[1]), "cudaEventElapsedTime"))) {
-        break;
-      }
-      fastest = std::min(fastest, taken);
-    }
-    // FillUpload of the next measurement must find the copy done.
-    check(cuda::CudaStatus(cudaStreamSynchronize(impl.stream), "cudaStreamSynchronize"));
-    return fastest;
-  };
-  int best = kCrossoverChoices[0];
-  for (int L : kCrossoverChoices) {
-    if (impl.options.config.max_positions > 0 && L > impl.options.config.max_positions) break;
-    if (L == best) continue;
-    if (milliseconds(L, ComputeMode::kParallel) > milliseconds(L, ComputeMode::kChunked)) break;
-    best = L;
-  }
-  for (cudaEvent_t event : events) cudaEventDestroy(event);
-  if (!status.ok()) return status;
-  return best;
-}
+int CudaEncoder::chunk_tokens() const { return impl_->options().chunk_tokens; }
+const std::vector<std::string>& CudaEncoder::unused_tensors() const { return impl_->layers().unused_tensors(); }
 
 }  // namespace lion

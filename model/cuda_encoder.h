@@ -6,13 +6,22 @@
 
 // The text encoder on one CUDA device. The equations are those of cpu_encoder.h.
 //
-// One batch's way, on one stream: 1. The host plans it and lays ids, type ids and the attention's plan into pinned
-// memory (cuda_batch.h); one copy takes them up. 2. Layers and heads (cuda_layers.h). 3. One copy brings the answers
-// down.
+// One batch's way: 1. It takes one of two slots, or waits for one: pinned buffers, device buffers at both ends, a
+// stream for copies. 2. The host plans it and lays ids, type ids and the attention's plan into pinned memory
+// (cuda_batch.h); one copy takes them up. 3. Layers and heads are enqueued on the stream that all batches share, one
+// behind the other (cuda_layers.h): as a CUDA graph where the batch is small (cuda_graphs.h), kernel by kernel else. 4.
+// One copy brings the answers down, and the caller waits for one event: spinning for about a millisecond, then asleep.
+// Two batches are in flight: while one computes, the next is planned and goes up, and the last comes down. Nothing is
+// allocated and nothing else waited for.
 //
-// Memory, once and for all at Create: the weights, and buffers for max_batch_tokens in any rows. They grow for a batch
-// above that, which a single long row may be; EstimateBytes says what a batch takes, and one that does not fit is
-// refused.
+// Memory on the device, all of it taken at Create: the weights; two slots; and what is worked on, which both slots
+// share, since batches compute one after the other. It suffices for max_batch_tokens tokens in any rows. A batch above
+// that, which a single long row may be, gets buffers of its own, one such batch at a time; they are kept for the next
+// such batch and given back once 64 smaller ones have run since. EstimateBytes says what a batch takes; one for which
+// there is no memory is refused.
+//
+// A device that is lost (cuda_status.h says which errors mean that) stays lost: every later call is answered at once
+// and touches it no more.
 
 #include <cuda_runtime_api.h>
 
@@ -36,26 +45,42 @@ class CudaEncoder : public Encoder {
     DType dtype = DType::kBFloat16;  // kFloat32 or kBFloat16
     int device = 0;                  // CUDA's index
     int chunk_tokens = 0;            // 0 = cuda::kChunkTokens
-    int64_t max_batch_tokens = 65536;
+    // 0 = from the memory that is free: with F bytes free at the start of Create and W of them then taken by weights,
+    // the buffers get half of memory_share * F - W - 256 MiB; the other half is left to longer rows, and the 256 MiB to
+    // graphs, kernels and the driver. The largest multiple of 1,024 tokens that fits, at most 65,536: larger batches
+    // gain nothing.
+    int64_t max_batch_tokens = 0;
+    double memory_share = 1;                     // in (0, 1]: the part of free memory that this encoder counts on
+    bool graphs = true;                          // false: small batches kernel by kernel too
     std::shared_ptr<const WeightFiles> weights;  // read at Create
-    // Called before each stage's kernels are enqueued, with the stage's name ("attention", ...), and at last with
-    // "end"; for benchmarks, which record events there. Null = nobody looks.
+    // Called before each stage's kernels are enqueued, with the stage's name ("attention", ..., or "graph"), and at
+    // last with "end"; for benchmarks, which record events there. Copies then share the stream of the kernels. Null =
+    // nobody looks.
     std::function<void(const char* stage, cudaStream_t stream)> on_stage;
   };
 
   // The CUDA devices of this machine; 0 where there is no driver.
   static int NumDevices();
 
-  // Uploads all weights and allocates the buffers. INVALID_ARGUMENT naming file, tensor and both shapes, or the option;
-  // NOT_FOUND without such a device; RESOURCE_EXHAUSTED without memory; INTERNAL naming the CUDA call.
+  // Uploads all weights, allocates the buffers and captures the graphs. INVALID_ARGUMENT naming file, tensor and both
+  // shapes, or the option; NOT_FOUND without such a device; RESOURCE_EXHAUSTED without memory for weights and buffers,
+  // UNAVAILABLE where the device is lost or others have it to themselves, INTERNAL: these three name the CUDA call.
   static absl::StatusOr<std::unique_ptr<CudaEncoder>> Create(Options options);
 
+  // No Encode is under way.
   ~CudaEncoder() override;
 
   // RESOURCE_EXHAUSTED, naming both numbers, for a batch that needs more device memory than there is.
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override;
 
-  // Device memory that a batch of these rows takes beside the weights. Rows must be valid.
+  int max_concurrent_batches() const override;
+  int64_t max_batch_tokens() const override;
+
+  // busy: while kernels of a batch ran.
+  DeviceUsage usage() const override;
+
+  // Device memory that a batch of these rows works in, beside the weights; what it allocates if it is above
+  // max_batch_tokens. Rows must be valid.
   int64_t EstimateBytes(absl::Span<const Row> rows) const;
 
   bool classifies() const;
@@ -70,7 +95,7 @@ class CudaEncoder : public Encoder {
   absl::StatusOr<int> MeasureCrossover();
 
  private:
-  struct Impl;
+  class Impl;
   explicit CudaEncoder(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };

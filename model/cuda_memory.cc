@@ -3,13 +3,18 @@
 
 #include "model/cuda_memory.h"
 
-#include <cuda_runtime_api.h>
-
 #include <cstring>
 
 #include "model/kernels/cuda/cuda_status.h"
 
 namespace lion {
+namespace {
+
+thread_local int64_t device_bytes = 0;
+
+}  // namespace
+
+int64_t DeviceBytesOfThisThread() { return device_bytes; }
 
 template <CudaPlace place>
 absl::StatusOr<CudaBuffer<place>> CudaBuffer<place>::Allocate(int64_t bytes) {
@@ -18,6 +23,10 @@ absl::StatusOr<CudaBuffer<place>> CudaBuffer<place>::Allocate(int64_t bytes) {
   absl::Status status;
   if constexpr (place == CudaPlace::kDevice) {
     status = cuda::CudaStatus(cudaMalloc(&buffer.data_, bytes), absl::StrCat("cudaMalloc of ", bytes, " bytes"));
+    if (status.ok()) {
+      buffer.bytes_ = bytes;
+      device_bytes += bytes;
+    }
     if (status.ok()) status = cuda::CudaStatus(cudaMemset(buffer.data_, 0, bytes), "cudaMemset");
     // The memory may be used on a stream that does not wait for the default one.
     if (status.ok()) status = cuda::CudaStatus(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize");
@@ -39,6 +48,7 @@ void CudaBuffer<place>::Free() {
   if (data_ == nullptr) return;
   // Errors here belong to work that was already reported.
   if constexpr (place == CudaPlace::kDevice) {
+    device_bytes -= bytes_;
     cudaFree(data_);
   } else {
     cudaFreeHost(data_);

@@ -4,7 +4,10 @@
 #ifndef LION_MODEL_CUDA_MEMORY_H_
 #define LION_MODEL_CUDA_MEMORY_H_
 
-// Memory that CUDA hands out, owned: on the device, and pinned on the host for copies that the device makes by itself.
+// What CUDA hands out, owned: memory on the device, memory pinned on the host for copies that the device makes by
+// itself, streams and events.
+
+#include <cuda_runtime_api.h>
 
 #include <cstdint>
 #include <utility>
@@ -52,6 +55,37 @@ using PinnedBuffer = CudaBuffer<CudaPlace::kPinnedHost>;
 
 // A copy of host memory on the device. Blocks until it is there.
 absl::StatusOr<DeviceBuffer> Upload(const void* data, int64_t bytes);
+
+// Device memory that the calling thread has allocated through DeviceBuffer, less what it has freed: the difference of
+// two readings is what the code between them keeps.
+int64_t DeviceBytesOfThisThread();
+
+// A stream or an event, destroyed with this object; empty at first. Movable.
+template <class T, cudaError_t (*kDestroy)(T)>
+class CudaHandle {
+ public:
+  CudaHandle() = default;
+  ~CudaHandle() {
+    if (handle_ != nullptr) kDestroy(handle_);  // errors belong to work that was already reported
+  }
+  CudaHandle(CudaHandle&& other) noexcept { *this = std::move(other); }
+  CudaHandle& operator=(CudaHandle&& other) noexcept {
+    std::swap(handle_, other.handle_);
+    return *this;
+  }
+
+  T get() const { return handle_; }
+  // Where CUDA puts a new one; the object is empty.
+  T* out() { return &handle_; }
+
+ private:
+  T handle_ = nullptr;
+};
+
+using CudaStream = CudaHandle<cudaStream_t, cudaStreamDestroy>;
+using CudaEvent = CudaHandle<cudaEvent_t, cudaEventDestroy>;
+using CudaGraph = CudaHandle<cudaGraph_t, cudaGraphDestroy>;
+using CudaGraphExec = CudaHandle<cudaGraphExec_t, cudaGraphExecDestroy>;
 
 }  // namespace lion
 

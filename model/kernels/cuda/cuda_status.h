@@ -18,11 +18,62 @@
 
 namespace lion::cuda {
 
-// OK, RESOURCE_EXHAUSTED where memory ran out, else INTERNAL: "cudaMemcpyAsync: an illegal memory access ... (700)".
+// What an error means for the work to come.
+enum class CudaFault {
+  kNone,
+  kMemory,  // there is no memory for this call; the next one may find some
+  kLost,    // the device takes no more work of this process ("sticky"), or is not to be had
+  kCall,    // this call alone
+};
+
+constexpr CudaFault Classify(cudaError_t error) {
+  switch (error) {
+    case cudaSuccess:
+      return CudaFault::kNone;
+    case cudaErrorMemoryAllocation:
+      return CudaFault::kMemory;
+    // Every later call of the process reports these again.
+    case cudaErrorAssert:
+    case cudaErrorContained:
+    case cudaErrorECCUncorrectable:
+    case cudaErrorExternalDevice:
+    case cudaErrorHardwareStackError:
+    case cudaErrorIllegalAddress:
+    case cudaErrorIllegalInstruction:
+    case cudaErrorInvalidAddressSpace:
+    case cudaErrorInvalidPc:
+    case cudaErrorLaunchFailure:
+    case cudaErrorLaunchTimeout:
+    case cudaErrorMisalignedAddress:
+    case cudaErrorMpsClientTerminated:
+    case cudaErrorMpsRpcFailure:
+    case cudaErrorMpsServerNotReady:
+    case cudaErrorNvlinkUncorrectable:
+    case cudaErrorTensorMemoryLeak:
+    case cudaErrorUnknown:
+    // The device is gone, or others have it to themselves.
+    case cudaErrorDeviceUninitialized:
+    case cudaErrorContextIsDestroyed:
+    case cudaErrorCudartUnloading:
+    case cudaErrorDevicesUnavailable:
+    case cudaErrorNoDevice:
+    case cudaErrorStartupFailure:
+    case cudaErrorSystemDriverMismatch:
+    case cudaErrorSystemNotReady:
+      return CudaFault::kLost;
+    default:
+      return CudaFault::kCall;
+  }
+}
+
+// OK; RESOURCE_EXHAUSTED where memory ran out; UNAVAILABLE where the device is lost; else INTERNAL. All name the call:
+// "cudaMemcpyAsync: an illegal memory access ... (700)".
 inline absl::Status CudaStatus(cudaError_t error, absl::string_view call) {
-  if (error == cudaSuccess) return absl::OkStatus();
+  const CudaFault fault = Classify(error);
+  if (fault == CudaFault::kNone) return absl::OkStatus();
   const std::string message = absl::StrCat(call, ": ", cudaGetErrorString(error), " (", static_cast<int>(error), ")");
-  if (error == cudaErrorMemoryAllocation) return absl::ResourceExhaustedError(message);
+  if (fault == CudaFault::kMemory) return absl::ResourceExhaustedError(message);
+  if (fault == CudaFault::kLost) return absl::UnavailableError(message);
   return absl::InternalError(message);
 }
 
