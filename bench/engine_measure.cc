@@ -15,7 +15,7 @@
 namespace lion::bench {
 namespace {
 
-constexpr int kMinBatchesPerThread = 3;
+constexpr int kMinBatchesPerThread = 2;
 constexpr int64_t kCompanionTokens = 100;  // of the row that SameBits puts in front
 
 double SecondsSince(std::chrono::steady_clock::time_point start) {
@@ -88,9 +88,9 @@ absl::StatusOr<Throughput> MeasureThroughput(absl::Span<Encoder* const> encoders
   int num_threads = 0;
   for (Encoder* encoder : encoders) num_threads += encoder->max_concurrent_batches();
   Round round(encoders, batch.rows(), expected);
-  const absl::StatusOr<double> warm = round.Run(2 * num_threads);
+  const absl::StatusOr<double> warm = round.Run(num_threads);
   if (!warm.ok()) return warm.status();
-  const double seconds_per_batch = *warm / (2 * num_threads);
+  const double seconds_per_batch = *warm / num_threads;
   const int num_batches =
       std::max(kMinBatchesPerThread * num_threads, static_cast<int>(std::ceil(min_seconds / seconds_per_batch)));
   std::vector<double> rates;

@@ -46,7 +46,7 @@ struct Throughput {
 
 // As the server drives its engines: encoder->max_concurrent_batches() threads an encoder, each of which encodes the
 // same batch again and again; copies and the host's work are in it. One round, from the first call to the last answer,
-// is about min_seconds long and 3 batches a thread at least. Every answer must have the bits of the first one: INTERNAL
+// is about min_seconds long and 2 batches a thread at least. Every answer must have the bits of the first one: INTERNAL
 // if not. The error of an Encode as it is.
 absl::StatusOr<Throughput> MeasureThroughput(absl::Span<Encoder* const> encoders, const RandomRows& batch, int rounds,
                                              double min_seconds);

@@ -81,7 +81,7 @@ def layer(found, lengths, ignored):
     for e in entries:
         tokens = e["length"] * e["rows"]
         bars.append((f"rows of {e['length']:,}", {n: e["stages_ms"].get(n, 0) / run["layers"] / tokens * 1e6 for n in names}))
-        bars.append(("floor", {n: e["floor_ms_per_layer"].get(n, 0) / tokens * 1e6 for n in names}))
+        bars.append(("floor", {n: e["rested_floor_ms_per_layer"].get(n, 0) / tokens * 1e6 for n in names}))
     highest = max(sum(parts.values()) for _, parts in bars)
     step = (WIDTH - LEFT - RIGHT) / len(bars)
     scale = (HEIGHT - TOP - BOTTOM) / highest

@@ -5,7 +5,12 @@
 #define LION_BENCH_PRODUCT_FLOOR_H_
 
 // The floor that an encoder on a GPU is measured against: its layers' four matrix products alone, each by the fastest
-// algorithm that cuBLASLt has for that number of rows, without bias, on random values.
+// algorithm that cuBLASLt has for that number of rows, without bias, on values like the encoder's: normal activations,
+// for `down` GELU of them, and weights of an encoder's size.
+//
+// There are two, since a GPU that does nothing but products soon lowers its clock to keep within its power: "sustained"
+// is all layers' products in a row, again and again, which is what a stream of batches can come near; "rested" is each
+// product alone after a pause, which no mix of kernels can beat.
 
 #include <cublasLt.h>
 
@@ -28,7 +33,12 @@ struct FloorTimes {
   double out = 0;
   double up = 0;
   double down = 0;
-  double sum = 0;  // measured as such: all layers' products in a row
+  double sum = 0;
+};
+
+struct Floors {
+  FloorTimes sustained;
+  FloorTimes rested;
 };
 
 // On the current device. One thread.
@@ -47,9 +57,9 @@ class ProductFloor {
   static absl::StatusOr<std::unique_ptr<ProductFloor>> Create(const Options& options);
   ~ProductFloor();
 
-  // The median over repeats of all layers' products of T rows; above kMaxRows it is that of kMaxRows, scaled: no index
-  // of a product's matrices is to leave 32 bits. The first call for a T tries the algorithms.
-  absl::StatusOr<FloorTimes> Measure(int64_t T, int repeats);
+  // Medians over repeats, for products of T rows; above kMaxRows they are those of kMaxRows, scaled: no index of a
+  // product's matrices is to leave 32 bits. The first call for a T tries the algorithms.
+  absl::StatusOr<Floors> Measure(int64_t T, int repeats);
 
  private:
   struct Product;
@@ -57,13 +67,18 @@ class ProductFloor {
   explicit ProductFloor(const Options& options);
   absl::StatusOr<std::array<cublasLtMatmulAlgo_t, 4>> Choose(int64_t T);
   absl::Status Run(const Product& product, int64_t T, const cublasLtMatmulAlgo_t& algorithm) const;
+  // One run of the product by itself: milliseconds.
+  absl::StatusOr<double> Time(const Product& product, int64_t T, const cublasLtMatmulAlgo_t& algorithm);
+  absl::StatusOr<FloorTimes> MeasureSustained(int64_t T, int repeats);
+  absl::StatusOr<FloorTimes> MeasureRested(int64_t T, int repeats);
 
   const Options options_;
   cublasLtHandle_t handle_ = nullptr;
   cublasLtMatmulDesc_t operation_ = nullptr;
   cudaStream_t stream_ = nullptr;
   DeviceBuffer workspace_;
-  DeviceBuffer x_;
+  DeviceBuffer x_;       // (kMaxRows, E): normal
+  DeviceBuffer hidden_;  // (kMaxRows, FF): GELU of normal values
   DeviceBuffer y_;
   DeviceBuffer weight_;
   StageTimer timer_;

@@ -69,7 +69,7 @@ class Run:
         bench, short = self.args.bin / "cuda_engine_bench", ["--short"] if self.args.short else []
         runs = []
         for name, *flags in (("engine-s", "--variants=lion-s", "--dtypes=bfloat16,fp8"),
-                             ("engine-d-lit", "--variants=lion-d,lion-lit", "--dtypes=bfloat16"),
+                             ("engine-d-lit", "--variants=lion-d,lion-lit", "--dtypes=bfloat16", "--rounds=3"),
                              ("engine-other-types", "--variants=lion-s", "--dtypes=float16,float32", "--lengths=128,512,8192", "--rounds=3")):
             part = self.json_of(name, bench, *flags, f"--devices={self.args.device}", *short)
             runs += part["runs"] if part else []

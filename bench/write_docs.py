@@ -54,18 +54,18 @@ def targets(found):
 def throughput(found):
     ours = {name: report.run_of(found, *name) for name in (("lion-s", "bfloat16"), ("lion-d", "bfloat16"), ("lion-lit", "bfloat16"), ("lion-s", "fp8"))}
     rates = {name: report.engine_rates(found, *name) for name in ours}
-    floors = report.by_length(ours["lion-s", "bfloat16"]["lengths"], "floor_tokens_per_second")
+    floors, rested = (report.by_length(ours["lion-s", "bfloat16"]["lengths"], f"{kind}floor_tokens_per_second") for kind in ("", "rested_"))
     shares = {name: report.by_length(run["lengths"], "share_of_floor") if run else {} for name, run in ours.items()}
     bert, plain = (report.by_length(report.peer(found, p).get("lengths"), "tokens_per_second") for p in ("bert", "plain"))
     rows = []
     for length in floors:
         s = rates["lion-s", "bfloat16"].get(length)
-        row = [f"{length:,}", mega(floors[length]), f"{mega(s)} ({percent(shares['lion-s', 'bfloat16'].get(length))})"]
+        row = [f"{length:,}", f"{mega(floors[length])} ({mega(rested.get(length))})", f"{mega(s)} ({percent(shares['lion-s', 'bfloat16'].get(length))})"]
         for name in (("lion-d", "bfloat16"), ("lion-lit", "bfloat16")):
             rate = rates[name].get(length)
             row.append(f"{mega(rate)} ({percent(shares[name].get(length))})" if rate else "")
         rows.append([*row, mega(rates["lion-s", "fp8"].get(length)), times(s, bert.get(length)), times(s, plain.get(length))])
-    return table(["tokens a row", "floor", "LION-S", "LION-D", "LION-LIT", "LION-S fp8", "Hugging Face BERT", "plain masked LION-S"], rows)
+    return table(["tokens a row", "floor (rested)", "LION-S", "LION-D", "LION-LIT", "LION-S fp8", "Hugging Face BERT", "plain masked LION-S"], rows)
 
 
 def layer(found):
@@ -77,12 +77,12 @@ def layer(found):
     for name in names:
         row = [name]
         for entry in entries.values():
-            floor = entry["floor_ms_per_layer"].get(name)
+            floor = entry["rested_floor_ms_per_layer"].get(name)
             row += [f"{entry['stages_ms'].get(name, 0) / run['layers']:.3f}", "" if floor is None else f"{floor:.3f}"]
         rows.append(row)
     total = ["all"]
     for entry in entries.values():
-        total += [f"{sum(v for n, v in entry['stages_ms'].items() if n not in ONCE_A_BATCH) / run['layers']:.3f}", f"{entry['floor_ms_per_layer']['sum']:.3f}"]
+        total += [f"{sum(v for n, v in entry['stages_ms'].items() if n not in ONCE_A_BATCH) / run['layers']:.3f}", f"{entry['rested_floor_ms_per_layer']['sum']:.3f}"]
     return table(["stage, ms a layer"] + [cell for n in entries for cell in (f"rows of {n:,}", "floor")], rows + [total])
 
 
@@ -133,7 +133,7 @@ def chapter(found, name):
              targets(found)]
     if report.run_of(found, "lion-s", "bfloat16"):
         parts += [f"M tokens/s by length, base size, batches of 65,536 tokens (longer rows alone); in brackets the share of the floor.\n\n![throughput](figures/{name}-throughput.svg)",
-                  throughput(found), f"Where a layer's time goes, LION-S, bfloat16, beside the floor of its products.\n\n![a layer](figures/{name}-layer.svg)", layer(found), latency(found)]
+                  throughput(found), f"Where a layer's time goes, LION-S, bfloat16, beside the rested floor of its products.\n\n![a layer](figures/{name}-layer.svg)", layer(found), latency(found)]
     if report.fla_ms(found) and report.attention_ms(found):
         parts += ["The attention alone, 12 heads × 64, 65,536 tokens (131,072 for the last).", attention(found)]
     if found.get("service"):

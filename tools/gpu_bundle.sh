@@ -54,12 +54,12 @@ cat > "$out/run.sh" <<'RUN'
 #   sanitize  compute-sanitizer over the kernels' tests   service   latency and throughput through gRPC
 #   bench     the engine against its floor, the kernels   quality   what each precision costs
 #
-# Figures go to $OUT/cuda_bench.json (out/ beside this file without OUT). DEVICE=cuda:0,cuda:1 measures two GPUs, SHORT=1 small models.
+# Figures go to out/cuda_bench.json beside this file, and to the folder $OUT if it is set. DEVICE=cuda:0,cuda:1 measures two GPUs, SHORT=1 small models.
 # Says how long each stage took; exits with the number of stages that failed.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(pwd)
-out=${OUT:-$here/out}
+out=$here/out
 [[ -f $root/bench/run_cuda.py ]] || { echo "run.sh: run this in the root of the source tree" >&2; exit 2; }
 mkdir -p "$out"
 tar -C "$here" -xJf "$here/programs.tar.xz" || exit 1
@@ -110,7 +110,10 @@ for name in "$@"; do
   esac
 done
 # All benchmarks in one run, so that their figures stand beside each other.
-if [[ -n $benches ]]; then stage "bench (${benches#,})" run_benches "${benches#,}"; fi
+if [[ -n $benches ]]; then
+  stage "bench (${benches#,})" run_benches "${benches#,}"
+  if [[ -n ${OUT:-} ]]; then cp "$out/cuda_bench.json" "$OUT/"; fi
+fi
 exit $failed
 RUN
 chmod +x "$out/run.sh"
