@@ -1,0 +1,149 @@
+# Copyright 2026 The LION Serve Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What goes in and what comes out. Plain values: nothing here knows the wire."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Callable, Iterator, Literal, Optional, Sequence, Tuple, Union
+
+import numpy as np
+import numpy.typing as npt
+
+from lion_serve.errors import RowError
+
+Pooling = Literal["model", "cls", "mean"]  # model: the model's own
+Mode = Literal["auto", "parallel", "chunked", "recurrent"]  # auto: by length; all give the same result up to rounding
+Truncation = Literal["error", "right", "left"]
+VectorType = Literal["float32", "float32_bytes", "float16_bytes", "int8_bytes"]  # how vectors travel; they arrive as float32
+OnError = Literal["raise", "return"]
+
+Floats = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenIds:
+    """Token ids, used as given. type_ids empty = all 0, else as many as ids."""
+
+    ids: Union[Sequence[int], npt.NDArray[np.integer]]
+    type_ids: Union[Sequence[int], npt.NDArray[np.integer]] = ()
+
+
+# A text, a pair of texts, or token ids. A list or array of integers is ids.
+Input = Union[str, Tuple[str, str], TokenIds, Sequence[int], npt.NDArray[np.integer]]
+
+# Called on the caller's thread (or loop) after each answer: rows done, rows in all (None where inputs have no length).
+Progress = Callable[[int, Optional[int]], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Embeddings:
+    """One vector an input, in order. Behaves as its matrix: len(), indexing, np.asarray()."""
+
+    vectors: Floats  # [N, W]; a row of NaN for a failed input; [0, 0] if there was no input
+    token_counts: npt.NDArray[np.int64]  # [N]: tokens run, special ones included; 0 in a failed row
+    truncated: npt.NDArray[np.bool_]  # [N]
+    modes: tuple[str, ...]  # the form that ran: parallel, chunked, recurrent; "" in a failed row
+    errors: tuple[RowError, ...]  # by index; empty unless on_error="return"
+    model: str
+    model_version: str
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __iter__(self) -> Iterator[Floats]:
+        return iter(self.vectors)
+
+    def __getitem__(self, index: int) -> Floats:
+        row: Floats = self.vectors[index]
+        return row
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[np.floating]:
+        if dtype is None or np.dtype(dtype) == self.vectors.dtype:
+            return self.vectors.copy() if copy else self.vectors
+        return self.vectors.astype(dtype)
+
+
+# Below, error is set where the row failed and on_error is "return"; all else is then 0 or empty.
+
+
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+    """One input's vector, from embed_stream."""
+
+    index: int
+    vector: Floats  # [W]
+    token_count: int
+    truncated: bool
+    mode: str
+    error: RowError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenEmbeddings:
+    """One vector a token, special tokens included."""
+
+    vectors: Floats  # [T, H]
+    byte_spans: Ints  # [T, 2], half open, in the input's UTF-8; 0, 0 for special tokens and ids
+    token_count: int
+    truncated: bool
+    mode: str
+    error: RowError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelScore:
+    label: str
+    score: float
+    index: int  # of the label in ModelInfo.labels
+
+
+@dataclasses.dataclass(frozen=True)
+class Classification:
+    scores: tuple[LabelScore, ...]  # highest first
+    token_count: int
+    truncated: bool
+    mode: str
+    error: RowError | None = None
+
+    @property
+    def label(self) -> str:
+        """The likeliest; "" in a failed row."""
+        return self.scores[0].label if self.scores else ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Tokens:
+    """The ids that embed would run, not truncated."""
+
+    ids: Ints  # [T]
+    type_ids: Ints  # [T]
+    tokens: tuple[str, ...]
+    byte_spans: Ints  # [T, 2]
+    error: RowError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelInfo:
+    """What is served under one name, and its limits."""
+
+    name: str
+    version: str
+    variant: str  # lion-lit, lion-d, lion-s, -natural
+    input: str  # text or image
+    embedding_dimensions: int
+    max_sequence_tokens: int
+    labels: tuple[str, ...]
+    embeds: bool
+    classifies: bool
+    dtype: str
+    device: str
+    pooling: str
+    normalize: bool
+    chunk_tokens: int
+    parallel_max_tokens: int
+    max_inputs: int
+    max_request_tokens: int
+    max_message_bytes: int
+    max_queue_tokens: int

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Copyright 2026 The LION Serve Authors
+# SPDX-License-Identifier: Apache-2.0
+#
+# Builds the clients and runs their tests against the real server: tests/clients/run.sh [STAGE…], all stages without one.
+#
+#   python     the package: wheel and sdist, its types, every call, sync and asyncio
+#   adapters   LangChain, LlamaIndex and sentence-transformers on top of it (installs some 5 GB the first time)
+#   go rust node java
+#              the examples, each generated from proto/ and built by its own ecosystem's tools; skipped, with the reason,
+#              where those are missing
+#
+# Needs build/venv and build/release/bin/lion-server (./dev build). What it installs and builds lies under build/clients;
+# reports for tools/test_summary.py under build/test. Each stage prints how long it took; exit 1 if one failed.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
+
+readonly ALL=(python adapters go rust node java)
+readonly OUT=build/clients
+readonly VENV=$OUT/python/venv
+
+say() { printf '==> clients: %s\n' "$*"; }
+has() { command -v "$1" > /dev/null; }
+
+# venv DIR REQUIREMENTS: exactly those packages; a second time is immediate.
+venv() {
+  local stamp
+  stamp=$(sha256sum < "$2")
+  [[ -f $1/stamp && $(< "$1/stamp") == "$stamp" ]] && return
+  say "installing $(grep -cv '^#' "$2") packages of $2"
+  /usr/bin/python3 -m venv --clear "$1"
+  "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps -r "$2"
+  printf '%s' "$stamp" > "$1/stamp"
+}
+
+# The wheel, by way of the sdist, into $OUT/python/dist.
+wheel() {
+  venv $VENV tests/clients/python/requirements.txt
+  rm -rf $OUT/python/dist
+  $VENV/bin/python -m build --no-isolation --outdir $OUT/python/dist client/python > $OUT/python/build.log 2>&1 ||
+    { cat $OUT/python/build.log >&2; return 1; }
+}
+
+# install_wheel VENV
+install_wheel() { "$1/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --force-reinstall $OUT/python/dist/*.whl; }
+
+# run_tests PYTHON NAME PATH [ARGS]
+run_tests() {
+  local python=$1 name=$2
+  shift 2
+  "$python" -m pytest -q -p no:cacheprovider --junitxml="build/test/clients-$name.xml" "$@"
+}
+
+run_python() {
+  wheel
+  install_wheel $VENV
+  run_tests $VENV/bin/python python tests/clients/python
+}
+
+run_adapters() {
+  wheel
+  venv $OUT/adapters/venv tests/clients/adapters/requirements.txt
+  install_wheel $OUT/adapters/venv
+  run_tests $OUT/adapters/venv/bin/python adapters tests/clients/adapters
+}
+
+# example LANGUAGE: builds and runs it by tests/clients/examples.
+example() { run_tests build/venv/bin/python "$1" tests/clients/examples -k "$1"; }
+run_go() { example go; }
+run_rust() { example rust; }
+run_node() { example node; }
+run_java() { example java; }
+
+# missing STAGE: prints why it cannot run here; nothing if it can.
+missing() {
+  case $1 in
+    go) has go || echo "there is no go" ;;
+    rust) has cargo || echo "there is no cargo" ;;
+    node) { has node && has npm; } || echo "there is no node with npm" ;;
+    java) { has javac && has mvn; } || echo "there is no JDK with Maven" ;;
+  esac
+}
+
+main() {
+  local stage start status reason failed=0 stages=("$@")
+  [[ $# -gt 0 ]] || stages=("${ALL[@]}")
+  mkdir -p $OUT build/test
+  for stage in "${stages[@]}"; do
+    [[ " ${ALL[*]} " == *" $stage "* ]] || { echo "tests/clients/run.sh: no stage '$stage'; there are: ${ALL[*]}" >&2; exit 2; }
+    reason=$(missing "$stage")
+    if [[ -n $reason ]]; then
+      say "$stage: SKIPPED: $reason"
+      continue
+    fi
+    start=$SECONDS
+    set +e  # not `… || status=$?`, which would switch set -e off inside
+    (set -e; "run_$stage")
+    status=$?
+    set -e
+    if [[ $status == 0 ]]; then say "$stage: ok, $((SECONDS - start)) s"; else say "$stage: FAILED, $((SECONDS - start)) s"; failed=1; fi
+  done
+  return $failed
+}
+
+main "$@"; exit
