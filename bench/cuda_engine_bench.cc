@@ -201,7 +201,7 @@ class EngineCase {
     staged.weights = *std::move(weights);
     staged.dtype = dtype_;
     staged.max_batch_tokens = settings_.batch_tokens;
-    staged.graphs = false;  # stages are those of single kernels
+    staged.graphs = false;  // stages are those of single kernels
     staged.on_stage = [this](const char* stage, cudaStream_t stream) { timer_.Record(stage, stream); };
     absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(staged));
     if (!encoder.ok()) return encoder.status();
