@@ -117,7 +117,7 @@ def main():
     parser.add_argument("--model", type=pathlib.Path, help="default: a random base-size LION-S on a GPU, the demo model on the CPU")
     parser.add_argument("--engine_json", help="what cuda_engine_bench --json wrote")
     parser.add_argument("--json", help="a file for every figure")
-    parser.add_argument("--seconds", type=int, default=4, help="of each load")
+    parser.add_argument("--seconds", type=int, default=3, help="of each load")
     parser.add_argument("--short", action="store_true", help="short loads of few lengths: to see that it runs")
     args = parser.parse_args()
     gpu = args.device != "cpu"
