@@ -26,7 +26,7 @@ namespace {
 constexpr int kNumSlots = 2;
 constexpr int64_t kReservedBytes = int64_t{256} << 20;
 constexpr int kKeepLargeFor = 64;  // smaller batches
-constexpr int kSpins = 2000;       // queries of an event before sleeping: about a millisecond
+constexpr int kSpins = 7000;       // queries of an event before sleeping: about two milliseconds
 
 // Both ends of a batch, and what it is worked on in.
 struct Buffers {

@@ -10,9 +10,9 @@
 // stream for copies. 2. The host plans it and lays ids, type ids and the attention's plan into pinned memory
 // (cuda_batch.h); one copy takes them up. 3. Layers and heads are enqueued on the stream that all batches share, one
 // behind the other (cuda_layers.h): as a CUDA graph where the batch is small (cuda_graphs.h), kernel by kernel else. 4.
-// One copy brings the answers down, and the caller waits for one event: spinning for about a millisecond, then asleep.
-// Two batches are in flight: while one computes, the next is planned and goes up, and the last comes down. Nothing is
-// allocated and nothing else waited for.
+// One copy brings the answers down, and the caller waits for one event: spinning for about two milliseconds, then
+// asleep. Two batches are in flight: while one computes, the next is planned and goes up, and the last comes down.
+// Nothing is allocated and nothing else waited for.
 //
 // Memory on the device, all of it taken at Create: the weights; two slots; and what is worked on, which both slots
 // share, since batches compute one after the other. It suffices for max_batch_tokens tokens in any rows. A batch above

@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <utility>
 #include <vector>
 
@@ -191,17 +192,9 @@ absl::Status CudaLinear::Describe() {
   return LtStatus(status, "cublasLtMatmulDescSetAttribute");
 }
 
-absl::Status CudaLinear::Choose() {
-  const auto key = std::make_pair(options_.Key(), bias_.bytes() > 0);
-  const auto found = lt_->algorithms_.find(key);
-  if (found != lt_->algorithms_.end()) {
-    algorithm_ = found->second;
-    return absl::OkStatus();
-  }
-  Layouts layouts;
-  absl::Status status = layouts.Init(options_, kChoiceRows);
-  if (!status.ok()) return status;
-
+// The library's choices for M rows, best first, of those that keep K whole and take each of rows.
+absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> CudaLinear::Candidates(int64_t M,
+                                                                         absl::Span<const int64_t> rows) const {
   cublasLtMatmulPreferenceOpaque_t preference;
   cublasStatus_t lt_status = cublasLtMatmulPreferenceInit(&preference);
   auto prefer = [&](cublasLtMatmulPreferenceAttributes_t attribute, const auto& value) {
@@ -215,36 +208,148 @@ absl::Status CudaLinear::Choose() {
                          CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES}) {
     prefer(attribute, kAlignment);
   }
-  status = LtStatus(lt_status, "cublasLtMatmulPreferenceSetAttribute");
-  if (!status.ok()) return status;
+  LION_RETURN_IF_ERROR(LtStatus(lt_status, "cublasLtMatmulPreferenceSetAttribute"));
 
-  cublasLtMatmulHeuristicResult_t candidates[kMaxCandidates];
-  int num_candidates = 0;
-  status =
-      LtStatus(cublasLtMatmulAlgoGetHeuristic(lt_->handle_, operation_, &layouts.weight, &layouts.x, &layouts.y,
-                                              &layouts.y, &preference, kMaxCandidates, candidates, &num_candidates),
-               absl::StrCat("cublasLtMatmulAlgoGetHeuristic for ", options_.N, " x ", options_.K));
-  if (!status.ok()) return status;
-  std::stable_partition(candidates, candidates + num_candidates,
-                        [](const cublasLtMatmulHeuristicResult_t& candidate) { return IsPreferred(candidate.algo); });
-  for (int i = 0; i < num_candidates; ++i) {
-    bool fits = candidates[i].state == CUBLAS_STATUS_SUCCESS && KeepsKWhole(candidates[i].algo);
-    for (int64_t M : {int64_t{16}, int64_t{48}, int64_t{128}, int64_t{1008}, kMaxRows}) {
+  Layouts layouts;
+  LION_RETURN_IF_ERROR(layouts.Init(options_, M));
+  cublasLtMatmulHeuristicResult_t found[kMaxCandidates];
+  int num_found = 0;
+  lt_status = cublasLtMatmulAlgoGetHeuristic(lt_->handle_, operation_, &layouts.weight, &layouts.x, &layouts.y,
+                                             &layouts.y, &preference, kMaxCandidates, found, &num_found);
+  if (lt_status == CUBLAS_STATUS_NOT_SUPPORTED) num_found = 0;
+  if (lt_status != CUBLAS_STATUS_NOT_SUPPORTED) {
+    LION_RETURN_IF_ERROR(
+        LtStatus(lt_status, absl::StrCat("cublasLtMatmulAlgoGetHeuristic for ", options_.N, " x ", options_.K)));
+  }
+  std::vector<cublasLtMatmulAlgo_t> candidates;
+  for (int i = 0; i < num_found; ++i) {
+    bool fits = found[i].state == CUBLAS_STATUS_SUCCESS && KeepsKWhole(found[i].algo);
+    for (int64_t m : rows) {
       if (!fits) break;
-      status = layouts.Init(options_, M);
-      if (!status.ok()) return status;
+      LION_RETURN_IF_ERROR(layouts.Init(options_, m));
       cublasLtMatmulHeuristicResult_t checked;
       fits = cublasLtMatmulAlgoCheck(lt_->handle_, operation_, &layouts.weight, &layouts.x, &layouts.y, &layouts.y,
-                                     &candidates[i].algo, &checked) == CUBLAS_STATUS_SUCCESS &&
+                                     &found[i].algo, &checked) == CUBLAS_STATUS_SUCCESS &&
              checked.workspaceSize <= kWorkspaceBytes;
     }
-    if (!fits) continue;
-    algorithm_ = candidates[i].algo;
-    lt_->algorithms_[key] = algorithm_;
+    if (fits) candidates.push_back(found[i].algo);
+  }
+  return candidates;
+}
+
+absl::Status CudaLinear::Choose() {
+  const auto key = std::make_pair(options_.Key(), bias_.bytes() > 0);
+  const auto known = lt_->algorithms_.find(key);
+  if (known != lt_->algorithms_.end()) {
+    algorithms_ = &known->second;
     return absl::OkStatus();
   }
-  return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for ", options_.N, " x ", options_.K,
-                                          " that takes any number of rows and keeps K whole"));
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> candidates = Candidates(kChoiceRows, {16, 48, 128, 1008, kMaxRows});
+  if (!candidates.ok()) return candidates.status();
+  if (candidates->empty()) {
+    return absl::InternalError(absl::StrCat("cuBLASLt has no algorithm for ", options_.N, " x ", options_.K,
+                                            " that takes any number of rows and keeps K whole"));
+  }
+  const auto preferred = std::find_if(candidates->begin(), candidates->end(), IsPreferred);
+  CudaLinearAlgorithms algorithms;
+  algorithms.any = preferred != candidates->end() ? *preferred : candidates->front();
+  LION_RETURN_IF_ERROR(ChooseForFewRows(&algorithms));
+  algorithms_ = &lt_->algorithms_.emplace(key, std::move(algorithms)).first->second;
+  return absl::OkStatus();
+}
+
+namespace {
+
+// n elements of a type on the device, random ones between -2 and 2 that repeat after a prime number: the same ones for
+// the same seed, and no two rows alike.
+absl::StatusOr<DeviceBuffer> RandomElements(int64_t n, cuda::ElementType type, bool fp8, uint32_t seed) {
+  constexpr int64_t kPeriod = 65537;
+  std::vector<float> values(kPeriod);
+  std::vector<uint8_t> bytes(kPeriod);
+  uint64_t state = seed;
+  for (int64_t i = 0; i < kPeriod; ++i) {
+    state = state * 6364136223846793005u + 1442695040888963407u;
+    const auto random = static_cast<uint32_t>(state >> 32);
+    values[i] = static_cast<float>(random) / static_cast<float>(uint32_t{1} << 30) - 2;
+    bytes[i] = static_cast<uint8_t>(random >> 24) & 0xBF;  // e4m3 with an exponent below 2, no NaN
+  }
+  DeviceBuffer period;
+  if (fp8) {
+    LION_RETURN_IF_ERROR(cuda::Assign(Upload(bytes.data(), kPeriod), &period));
+  } else {
+    LION_RETURN_IF_ERROR(UploadAs(type, values.data(), kPeriod, &period));
+  }
+  DeviceBuffer buffer;
+  const int64_t size = fp8 ? n : n * ElementBytes(type);
+  LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(size), &buffer));
+  for (int64_t at = 0; at < size; at += period.bytes()) {
+    LION_RETURN_IF_ERROR(
+        cuda::CudaStatus(cudaMemcpyAsync(buffer.At<char>(at), period.data(), std::min(period.bytes(), size - at),
+                                         cudaMemcpyDeviceToDevice, nullptr),
+                         "cudaMemcpyAsync on the device"));
+  }
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaStreamSynchronize(nullptr), "cudaStreamSynchronize"));
+  return buffer;
+}
+
+int32_t Family(const cublasLtMatmulAlgo_t& algorithm) {
+  int32_t family = -1;
+  size_t written = 0;
+  cublasLtMatmulAlgoConfigGetAttribute(&algorithm, CUBLASLT_ALGO_CONFIG_ID, &family, sizeof(family), &written);
+  return family;
+}
+
+}  // namespace
+
+// Sums in another order would show: of 100,000 elements some ten are rounded otherwise in bfloat16, most in fp32.
+absl::Status CudaLinear::ChooseForFewRows(CudaLinearAlgorithms* algorithms) const {
+  constexpr int64_t kMost = *std::rbegin(kRowClasses);
+  constexpr int64_t kCompared = 128;  // rows, spread over all
+  const int64_t out_row = options_.N * ElementBytes(options_.type);
+  DeviceBuffer x;
+  DeviceBuffer weight;
+  DeviceBuffer scales;
+  DeviceBuffer residual;
+  DeviceBuffer y;
+  LION_RETURN_IF_ERROR(cuda::Assign(RandomElements(kMost * options_.K, options_.type, options_.fp8, 1), &x));
+  LION_RETURN_IF_ERROR(cuda::Assign(RandomElements(options_.N * options_.K, options_.type, options_.fp8, 2), &weight));
+  if (options_.residual) {
+    LION_RETURN_IF_ERROR(cuda::Assign(RandomElements(kMost * options_.N, options_.type, false, 3), &residual));
+  }
+  if (options_.fp8) {
+    LION_RETURN_IF_ERROR(cuda::Assign(RandomElements(kMost, cuda::ElementType::kFloat32, false, 4), &scales));
+  }
+  LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(kMost * out_row), &y));
+  Rows rows;
+  rows.x = x.data();
+  rows.x_scales = options_.fp8 ? scales.At<float>(0) : nullptr;
+  rows.residual = residual.data();
+  rows.y = y.data();
+
+  auto run = [&](const cublasLtMatmulAlgo_t& algorithm, int64_t M, std::vector<char>* out) -> absl::Status {
+    out->assign(kCompared * out_row, 0);
+    rows.M = M;
+    LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemset(y.data(), 0xFF, M * out_row), "cudaMemset"));
+    LION_RETURN_IF_ERROR(Multiply(algorithm, weight.data(), rows, nullptr));
+    return cuda::CudaStatus(cudaMemcpy2D(out->data(), out_row, y.data(), M / kCompared * out_row, out_row, kCompared,
+                                         cudaMemcpyDeviceToHost),
+                            "cudaMemcpy2D");
+  };
+  for (const int64_t M : kRowClasses) {
+    const absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> candidates = Candidates(M, {16, 48, M});
+    if (!candidates.ok()) return candidates.status();
+    std::vector<char> expected;
+    LION_RETURN_IF_ERROR(run(algorithms->any, M, &expected));
+    for (const cublasLtMatmulAlgo_t& candidate : *candidates) {
+      if (Family(candidate) != Family(algorithms->any)) continue;  // others are slow, if they agree at all
+      std::vector<char> actual;
+      LION_RETURN_IF_ERROR(run(candidate, M, &actual));
+      if (actual != expected) continue;
+      algorithms->few.emplace_back(M, candidate);
+      break;
+    }
+  }
+  return absl::OkStatus();
 }
 
 absl::Status CudaLinear::Run(const Rows& rows, cudaStream_t stream) const {
@@ -252,6 +357,13 @@ absl::Status CudaLinear::Run(const Rows& rows, cudaStream_t stream) const {
   if (options_.residual != (rows.residual != nullptr) || options_.fp8 != (rows.x_scales != nullptr)) {
     return absl::InvalidArgumentError("a product was given another residual or other scales than it was made for");
   }
+  const auto few = std::find_if(algorithms_->few.begin(), algorithms_->few.end(),
+                                [&rows](const auto& entry) { return rows.M <= entry.first; });
+  return Multiply(few != algorithms_->few.end() ? few->second : algorithms_->any, weight_.data(), rows, stream);
+}
+
+absl::Status CudaLinear::Multiply(const cublasLtMatmulAlgo_t& algorithm, const void* weight, const Rows& rows,
+                                  cudaStream_t stream) const {
   const int64_t out_row = options_.N * ElementBytes(options_.type);
   const int64_t in_row = options_.fp8 ? options_.K : options_.K * ElementBytes(options_.type);
   const float one = 1;
@@ -269,8 +381,8 @@ absl::Status CudaLinear::Run(const Rows& rows, cudaStream_t stream) const {
           "cublasLtMatmulDescSetAttribute"));
     }
     LION_RETURN_IF_ERROR(LtStatus(
-        cublasLtMatmul(lt_->handle_, operation_, &one, weight_.data(), &layouts.weight, in, &layouts.x, &beta, residual,
-                       &layouts.y, out, &layouts.y, &algorithm_, lt_->workspace_.data(), kWorkspaceBytes, stream),
+        cublasLtMatmul(lt_->handle_, operation_, &one, weight, &layouts.weight, in, &layouts.x, &beta, residual,
+                       &layouts.y, out, &layouts.y, &algorithm, lt_->workspace_.data(), kWorkspaceBytes, stream),
         "cublasLtMatmul"));
   }
   return absl::OkStatus();

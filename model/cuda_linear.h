@@ -6,11 +6,14 @@
 
 // y = x W^T + b (+ residual) by cuBLASLt, on a CUDA device.
 //
-// One algorithm serves a product of one shape and type at every number of rows, and it never splits K: every element of
-// y is one sum in one order, the residual added before the one rounding, so that a row's bits do not depend on how many
-// rows run beside it. It is chosen without timing anything, so the same library on the same kind of device always takes
-// the same one: of the library's choices for kChoiceRows rows that take any number, the first with tiles of 256 x 128
+// K is never split: every element of y is one sum in one order, the residual added before the one rounding, so that a
+// row's bits do not depend on how many rows run beside it. Algorithms are chosen without timing anything, so the same
+// library on the same kind of device always takes the same ones. One serves a product of one shape and type at every
+// number of rows: of the library's choices for kChoiceRows rows that take any number, the first with tiles of 256 x 128
 // in clusters along the rows (2 to 4 % faster than its first choice for base in bfloat16 on an H100), else the first.
+// Its tiles leave most multiprocessors idle where rows are few (base, 128 rows: 13, 12 and 35 us; 5, 4 and 8 with
+// narrow ones). So for each of kRowClasses there is another: the library's first choice for that many rows that is of
+// the same family and gives the bits of the first algorithm on random operands; none, and the first serves there too.
 // Sums are fp32 in every type, the bias is of y's type. fp32 is fp32: no TF32.
 //
 // fp8: W is rounded to e4m3 with one scale an output channel (its largest weight becomes 448), x comes as e4m3 with one
@@ -24,9 +27,12 @@
 #include <map>
 #include <memory>
 #include <tuple>
+#include <utility>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/types/span.h"
 #include "model/cuda_memory.h"
 #include "model/kernels/cuda/attention_params.h"
 
@@ -42,6 +48,13 @@ struct CudaLinearOptions {
   auto Key() const { return std::make_tuple(N, K, type, fp8, residual); }
 };
 
+// What serves a product of one shape and type.
+struct CudaLinearAlgorithms {
+  cublasLtMatmulAlgo_t any = {};
+  // (the largest number of rows, algorithm), in rising order.
+  std::vector<std::pair<int64_t, cublasLtMatmulAlgo_t>> few;
+};
+
 // cuBLASLt's handle, its workspace and the algorithms chosen so far: one a device and stream. Not thread-safe.
 class CublasLt {
  public:
@@ -55,15 +68,16 @@ class CublasLt {
   CublasLt() = default;
   cublasLtHandle_t handle_ = nullptr;
   DeviceBuffer workspace_;
-  std::map<std::pair<decltype(CudaLinearOptions().Key()), bool>, cublasLtMatmulAlgo_t> algorithms_;  // bool: has a bias
+  std::map<std::pair<decltype(CudaLinearOptions().Key()), bool>, CudaLinearAlgorithms> algorithms_;  // bool: has a bias
 };
 
 class CudaLinear {
  public:
   // Products run at a multiple of this many rows.
   static constexpr int64_t kRowStep = 16;
-  // The number of rows that the algorithm is chosen for.
+  // The number of rows that the algorithm is chosen for, and those up to which there may be others.
   static constexpr int64_t kChoiceRows = 65536;
+  static constexpr int64_t kRowClasses[] = {128, 256, 512, 1024, 2048, 4096, 8192};
 
   // One call's rows: device memory, 256-byte aligned (x_scales: 16), with room for RoundRows(M) rows; what stands in
   // the rows past M is read and written, and means nothing.
@@ -104,6 +118,10 @@ class CudaLinear {
   absl::Status UploadWeights(const float* weight, const float* bias);
   absl::Status Describe();
   absl::Status Choose();
+  absl::StatusOr<std::vector<cublasLtMatmulAlgo_t>> Candidates(int64_t M, absl::Span<const int64_t> rows) const;
+  absl::Status ChooseForFewRows(CudaLinearAlgorithms* algorithms) const;
+  absl::Status Multiply(const cublasLtMatmulAlgo_t& algorithm, const void* weight, const Rows& rows,
+                        cudaStream_t stream) const;
 
   CublasLt* lt_ = nullptr;
   CudaLinearOptions options_;
@@ -111,7 +129,7 @@ class CudaLinear {
   DeviceBuffer weight_scales_;
   DeviceBuffer bias_;
   cublasLtMatmulDesc_t operation_ = nullptr;
-  cublasLtMatmulAlgo_t algorithm_ = {};
+  const CudaLinearAlgorithms* algorithms_ = nullptr;  // lt_'s
 };
 
 }  // namespace lion
