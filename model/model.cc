@@ -153,13 +153,13 @@ absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> devices
     options.pipeline = source.pipeline;
     options.dtype = source.options.dtype;
     options.device = device;
-    if (source.options.max_batch_tokens > 0) options.max_batch_tokens = source.options.max_batch_tokens;
+    options.max_batch_tokens = source.options.max_batch_tokens;
+    options.memory_share = source.options.memory_share;
     options.chunk_tokens = source.options.chunk_tokens;
     options.weights = source.weights;
-    int64_t max_batch_tokens = options.max_batch_tokens;
     absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(options));
     if (!encoder.ok()) return encoder.status();
-    if ((*encoder)->max_batch_tokens() > 0) max_batch_tokens = (*encoder)->max_batch_tokens();
+    const int64_t max_batch_tokens = (*encoder)->max_batch_tokens();
     if (model->encoders().empty()) {
       // One description and one crossover for all: a row's bits must not depend on the device it runs on.
       Describe(**encoder, source.options, source.config, &info);
