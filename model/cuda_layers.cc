@@ -59,6 +59,7 @@ absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) cons
   params.H = static_cast<int>(shape_.H);
   params.D = static_cast<int>(shape_.Dp);
   params.scale = 1.f / std::sqrt(static_cast<float>(shape_.D));
+  params.T = layout.T;
   params.qkv = run.Work<char>(layout.qkv);
   if (shape_.variant == Variant::kD) params.log_a = weights_.layers[layer].log_lambda.At<float>(0);
   if (shape_.variant == Variant::kS) {

@@ -86,7 +86,7 @@ TEST(PlanBatchTest, CountsRowsOfEveryOutput) {
   rows.Add(2, ComputeMode::kParallel, RowOutput::kPooledCls);
   const CudaBatch batch = Plan(Shape(), rows);
   EXPECT_EQ(batch.counts.T, 207);
-  EXPECT_EQ(batch.counts.segments, 4);
+  EXPECT_EQ(batch.counts.segments, 5);  // full attention is cut at 128 tokens
   EXPECT_EQ(batch.counts.runs, 0);
   EXPECT_TRUE(batch.counts.plain);
   EXPECT_FALSE(batch.counts.only_one_tile);
@@ -235,9 +235,9 @@ TEST(BucketTest, TheFirstThatServesIsChosen) {
   EXPECT_EQ(choose(row(65, ComputeMode::kChunked)).T, 128);
   EXPECT_EQ(choose(row(128, ComputeMode::kParallel)).T, 128);
   // A chunked row passes states; the same row in the parallel form does not, and takes a graph without those kernels.
-  EXPECT_EQ(choose(row(512, ComputeMode::kParallel)).runs, 0);
-  EXPECT_GT(choose(row(512, ComputeMode::kChunked)).runs, 0);
-  EXPECT_EQ(choose(row(512, ComputeMode::kChunked)).T, 512);
+  EXPECT_EQ(choose(row(600, ComputeMode::kParallel)).runs, 0);
+  EXPECT_GT(choose(row(600, ComputeMode::kChunked)).runs, 0);
+  EXPECT_EQ(choose(row(600, ComputeMode::kChunked)).T, 768);
   EXPECT_EQ(choose(row(2048, ComputeMode::kChunked)).T, 2048);
   EXPECT_EQ(choose(row(2049, ComputeMode::kChunked)).T, 0);
   EXPECT_EQ(choose(row(8, ComputeMode::kRecurrent)).T, 0);
