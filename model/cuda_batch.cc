@@ -85,7 +85,7 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
     }
     counts.T += L;
   }
-  batch->plan = cuda::PlanAttention(plan_rows);
+  batch->plan = cuda::PlanAttention(plan_rows, /*masked=*/shape.variant != Variant::kLit);
   counts.segments = static_cast<int64_t>(batch->plan.segments.size());
   counts.runs = static_cast<int64_t>(batch->plan.runs.size());
   counts.states = batch->plan.num_states;
@@ -181,8 +181,9 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   const int64_t shared = work.end();
   layout.qkv = work.Place(M * 3 * heads_width * shape.element);
   layout.y = work.Place(M * heads_width * shape.element);
-  // A row takes attention's plain kernel, which adds up in fp32.
-  const bool plain = shape.element < 4 && (counts.plain || shape.Dp == 128);
+  // A row takes a kernel that adds up in fp32 before it rounds.
+  const bool plain =
+      shape.element < 4 && (counts.plain || (shape.type == cuda::ElementType::kFloat16 && shape.Dp == 128));
   layout.plain_y = work.Place(plain ? T * heads_width * 4 : 0);
   int64_t end = work.end();
   work.MoveTo(shared);
