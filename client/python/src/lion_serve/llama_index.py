@@ -31,7 +31,8 @@ class LionEmbedding(BaseEmbedding):
     _client: Client = PrivateAttr()
 
     def __init__(self, client: Client, *, options: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        super().__init__(options=options or {}, **kwargs)
+        super().__init__(**kwargs)
+        self.options = options or {}
         self._client = client
 
     @classmethod

@@ -48,7 +48,7 @@ class SentenceEncoder:
         batch_size: int = 32,
         show_progress_bar: bool | None = None,
         output_value: Literal["sentence_embedding", "token_embeddings"] = "sentence_embedding",
-        precision: Literal["float32"] = "float32",
+        precision: Literal["float32"] | None = "float32",
         convert_to_numpy: bool = True,
         convert_to_tensor: bool = False,
         device: Any = None,
@@ -62,7 +62,7 @@ class SentenceEncoder:
         normalize_embeddings False leaves the model's own rule. ValueError for a precision other than float32, an
         output_value that a server does not give, or an unknown prompt_name.
         """
-        if precision != "float32":
+        if precision not in ("float32", None):
             raise ValueError(f"precision: {precision!r}; vectors are float32, quantize_embeddings makes others of them")
         if output_value not in ("sentence_embedding", "token_embeddings"):
             raise ValueError(f"output_value: {output_value!r} is not one of sentence_embedding, token_embeddings")

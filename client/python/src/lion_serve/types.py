@@ -59,7 +59,7 @@ class Embeddings:
         row: Floats = self.vectors[index]
         return row
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[np.floating]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[np.floating]:
         if dtype is None or np.dtype(dtype) == self.vectors.dtype:
             return self.vectors.copy() if copy else self.vectors
         return self.vectors.astype(dtype)
