@@ -76,7 +76,8 @@ struct ModelInfo {
   bool normalize = false;             // the pipeline has a Normalize module
   int chunk_tokens = 0;               // C in force where a row names none
   int parallel_max_tokens = 0;        // the crossover in force
-  int64_t max_batch_tokens = 0;       // the size to which batches are filled: what the smallest device was made for
+  // The size to which batches are filled: what the smallest device was made for.
+  int64_t max_batch_tokens = kMaxBatchTokensCpu;
   std::vector<std::string> warnings;  // e.g. tensors that nothing uses; for the start-up log
 };
 

@@ -22,8 +22,8 @@ constexpr std::pair<DType, absl::string_view> kDTypes[] = {{DType::kFloat32, "fl
                                                            {DType::kInt8, "int8"},
                                                            {DType::kFp8, "fp8"}};
 
-constexpr DType kCpuDTypes[] = {DType::kFloat32, DType::kBFloat16};
-constexpr DType kCudaDTypes[] = {DType::kFloat32, DType::kBFloat16};
+constexpr DType kCpuDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kInt8};
+constexpr DType kCudaDTypes[] = {DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFp8};
 
 template <typename E, size_t N>
 absl::string_view NameIn(const std::pair<E, absl::string_view> (&table)[N], E value) {

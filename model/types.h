@@ -51,7 +51,7 @@ enum class DeviceKind { kCpu, kCuda };
 absl::string_view Name(DeviceKind kind);  // "cpu", "cuda"
 absl::Span<const DType> DTypesOf(DeviceKind kind);
 
-// OK, or INVALID_ARGUMENT "dtype fp8 is not available on cpu: it has float32, bfloat16".
+// OK, or INVALID_ARGUMENT "dtype fp8 is not available on cpu: it has float32, bfloat16, int8".
 absl::Status CheckDType(DType dtype, DeviceKind kind);
 
 // The inverse of Name; nullopt for anything else ("auto" included).

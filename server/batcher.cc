@@ -6,44 +6,225 @@
 #include <algorithm>
 #include <deque>
 #include <iterator>
-#include <optional>
 #include <thread>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
+#include "absl/types/span.h"
 #include "model/postprocess.h"
+#include "server/device_load.h"
 
 namespace lion {
 namespace {
-
-// How much of the past each new batch keeps in the measured speed.
-constexpr double kSpeedMemory = 0.8;
-
-// A row in the queue. What the runner looks at between batches lies here; the rest is a pointer away, so that a sweep
-// over 100,000 rows reads a few megabytes.
-struct Waiting {
-  int model;
-  int64_t tokens;
-  absl::Time submitted;
-  absl::Time deadline;
-  const std::atomic<bool>* cancelled;  // owned by row
-  std::unique_ptr<PendingRow> row;
-};
 
 struct Waiter {
   int64_t tokens;
   std::function<void()> room;
 };
 
-// A row that is answered without having run.
-struct Dropped {
-  Waiting waiting;
-  DropReason reason;
+// Counts rows into the queue's gauges (sign 1) or out of them (-1), one change for each run of the same model.
+void CountWaiting(const std::vector<WaitingRow>& rows, int sign, Metrics* metrics) {
+  for (size_t first = 0, last = 0; first < rows.size(); first = last) {
+    int64_t tokens = 0;
+    for (; last < rows.size() && rows[last].model == rows[first].model; ++last) tokens += rows[last].tokens;
+    metrics->QueueChanged(rows[first].model, sign * static_cast<int>(last - first), sign * tokens);
+  }
+}
+
+int64_t SumTokens(const std::vector<WaitingRow>& rows) {
+  int64_t tokens = 0;
+  for (const WaitingRow& row : rows) tokens += row.tokens;
+  return tokens;
+}
+
+// Wall clocks step back.
+absl::Duration Elapsed(absl::Time from, absl::Time to) { return std::max(to - from, absl::ZeroDuration()); }
+
+std::vector<int64_t> BatchBudgets(const std::vector<ServedModel>& models) {
+  std::vector<int64_t> budgets;
+  budgets.reserve(models.size());
+  for (const ServedModel& model : models) budgets.push_back(model.info.max_batch_tokens);
+  return budgets;
+}
+
+}  // namespace
+
+struct Batcher::Impl {
+  // One thread that takes batches for one device.
+  struct Runner {
+    int device = 0;
+    absl::CondVar wake;
+    bool called = false;  // by CallRunner, and has not looked for work since; guarded by mu
+    std::thread thread;
+  };
+
+  Impl(std::vector<ServedModel> served, const Options& opts)
+      : models(std::move(served)),
+        options(opts),
+        queue(BatchBudgets(models)),
+        load(static_cast<int>(models.front().encoders.size())) {}
+
+  const std::string& DeviceName(int device) const { return models.front().info.devices[device]; }
+
+  // A runner's thread.
+  void Run(Runner* runner);
+  // Waits for something to do and does it; false = never again.
+  bool RunOnce(Runner* runner);
+
+  // Each returns when its rows have been answered, or are in the queue again.
+  void Drop(std::vector<DroppedRow> dropped, absl::Time now);
+  void RunBatch(Runner* runner, std::vector<WaitingRow> batch);
+  void Retry(Runner* runner, std::vector<WaitingRow> batch, const absl::Status& status);
+
+  // What a row that is dropped gets.
+  absl::Status StatusOf(DropReason reason) const;
+  // Nothing is taken any more.
+  bool Ended() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return stopping || load.num_left() == 0; }
+  absl::Status WhyEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return load.num_left() == 0 ? last_loss : absl::UnavailableError("server is draining");
+  }
+  bool HasRoom(int64_t tokens) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return tokens <= options.max_queue_tokens - waiting_tokens;
+  }
+  // A waiter that fits is work too: one woken before may have left its room unused, and with nothing in the queue no
+  // batch will come to wake the next.
+  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return waiting_rows > 0 || (!waiters.empty() && HasRoom(waiters.front().tokens));
+  }
+  // Calls the free runner whose device has least to do, if any is free.
+  void CallRunner() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // Calls those of a device, or with -1 all, so that they see that it is over.
+  void CallAll(int device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+  // The waiters that fit together now, oldest first.
+  std::vector<Waiter> TakeWaiters() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
+  const std::vector<ServedModel> models;
+  const Options options;
+
+  // Held by the runner that chooses. Submit hands over through inbox, and counts of what waits are kept beside it, so
+  // that callers never wait for a sweep of the queue. Before mu.
+  absl::Mutex choosing;
+  RowQueue queue ABSL_GUARDED_BY(choosing);
+
+  mutable absl::Mutex mu ABSL_ACQUIRED_AFTER(choosing);
+  absl::CondVar stopped;  // num_runners has become 0
+  bool stopping ABSL_GUARDED_BY(mu) = false;
+  int num_runners ABSL_GUARDED_BY(mu) = 0;            // threads that have not ended
+  std::vector<Runner*> idle ABSL_GUARDED_BY(mu);      // waiting and not called
+  std::vector<WaitingRow> inbox ABSL_GUARDED_BY(mu);  // submitted, not yet in queue
+  std::deque<Waiter> waiters ABSL_GUARDED_BY(mu);
+  int64_t next_number ABSL_GUARDED_BY(mu) = 0;
+  int64_t waiting_rows ABSL_GUARDED_BY(mu) = 0;  // of inbox and queue
+  int64_t waiting_tokens ABSL_GUARDED_BY(mu) = 0;
+  int64_t pending_rows ABSL_GUARDED_BY(mu) = 0;
+  DeviceLoad load ABSL_GUARDED_BY(mu);
+  absl::Status last_loss ABSL_GUARDED_BY(mu);  // OK until a device is lost
+
+  std::vector<std::unique_ptr<Runner>> runners;  // as made
 };
 
-absl::Status StatusOf(DropReason reason) {
+void Batcher::Impl::Run(Runner* runner) {
+  while (RunOnce(runner)) {
+  }
+  absl::MutexLock lock(&mu);
+  if (--num_runners == 0) stopped.SignalAll();
+}
+
+bool Batcher::Impl::RunOnce(Runner* runner) {
+  {
+    absl::MutexLock lock(&mu);
+    while (!Ended() && !load.lost(runner->device) && !HasWork()) {
+      idle.push_back(runner);
+      runner->wake.Wait(&mu);
+      idle.erase(std::remove(idle.begin(), idle.end(), runner), idle.end());
+    }
+  }
+
+  bool ended = false;
+  std::vector<DroppedRow> dropped;
+  std::vector<WaitingRow> batch;
+  std::vector<Waiter> woken;
+  absl::Time now;
+  {
+    absl::MutexLock choose(&choosing);
+    {
+      absl::MutexLock lock(&mu);
+      queue.Append(std::exchange(inbox, {}));
+      ended = Ended();
+      if (!ended && load.lost(runner->device)) {
+        if (runner->called) CallRunner();  // somebody else has to do what it was called for
+        return false;
+      }
+      runner->called = false;
+    }
+    now = options.clock->Now();
+    if (ended) {
+      dropped = queue.TakeAll();
+    } else {
+      dropped = queue.TakeDead(now);
+      batch = queue.TakeBatch();
+    }
+    absl::MutexLock lock(&mu);
+    for (const DroppedRow& d : dropped) waiting_tokens -= d.waiting.tokens;
+    pending_rows -= static_cast<int64_t>(dropped.size());
+    waiting_rows -= static_cast<int64_t>(dropped.size() + batch.size());
+    if (!batch.empty()) {
+      const int64_t tokens = SumTokens(batch);
+      waiting_tokens -= tokens;
+      load.BatchStarted(runner->device, tokens, now);
+    }
+    // Before the batch runs, so that what the waiters submit is here when it ends.
+    woken = TakeWaiters();
+    if (waiting_rows > 0) CallRunner();  // for what did not fit
+  }
+  CountWaiting(batch, -1, options.metrics);
+  Drop(std::move(dropped), now);
+  for (Waiter& waiter : woken) {
+    waiter.room();
+    waiter.room = nullptr;
+  }
+  if (!batch.empty()) RunBatch(runner, std::move(batch));
+  return !ended;
+}
+
+void Batcher::Impl::CallRunner() {
+  const auto freest = std::min_element(idle.begin(), idle.end(), [this](const Runner* a, const Runner* b) {
+    mu.AssertHeld();
+    return load.IsFreer(a->device, b->device);
+  });
+  if (freest == idle.end()) return;
+  (*freest)->called = true;
+  (*freest)->wake.Signal();
+  idle.erase(freest);
+}
+
+void Batcher::Impl::CallAll(int device) {
+  std::vector<Runner*> others;
+  for (Runner* runner : idle) {
+    if (device < 0 || runner->device == device) {
+      runner->wake.Signal();
+    } else {
+      others.push_back(runner);
+    }
+  }
+  idle = std::move(others);
+}
+
+std::vector<Waiter> Batcher::Impl::TakeWaiters() {
+  std::vector<Waiter> woken;
+  const bool all = Ended();
+  int64_t room = options.max_queue_tokens - waiting_tokens;
+  while (!waiters.empty() && (all || waiters.front().tokens <= room)) {
+    room -= waiters.front().tokens;
+    woken.push_back(std::move(waiters.front()));
+    waiters.pop_front();
+  }
+  return woken;
+}
+
+absl::Status Batcher::Impl::StatusOf(DropReason reason) const {
   switch (reason) {
     case DropReason::kCancelled:
       return absl::CancelledError("the caller cancelled while the row waited");
@@ -52,177 +233,16 @@ absl::Status StatusOf(DropReason reason) {
     case DropReason::kDrain:
       break;
   }
-  return absl::UnavailableError("server is draining");
+  absl::MutexLock lock(&mu);
+  return WhyEnded();
 }
 
-// Counts rows into the queue's gauges (sign 1) or out of them (-1), one change for each run of the same model.
-void CountWaiting(const std::vector<Waiting>& rows, int sign, Metrics* metrics) {
-  for (size_t first = 0, last = 0; first < rows.size(); first = last) {
-    int64_t tokens = 0;
-    for (; last < rows.size() && rows[last].model == rows[first].model; ++last) tokens += rows[last].tokens;
-    metrics->QueueChanged(rows[first].model, sign * static_cast<int>(last - first), sign * tokens);
-  }
-}
-
-// Wall clocks step back.
-absl::Duration Elapsed(absl::Time from, absl::Time to) { return std::max(to - from, absl::ZeroDuration()); }
-
-// Takes what is cancelled or past its deadline out of the queue; the others keep their order.
-std::vector<Dropped> TakeDead(std::deque<Waiting>& queue, absl::Time now) {
-  std::vector<Dropped> dead;
-  auto kept = queue.begin();
-  for (auto it = queue.begin(); it != queue.end(); ++it) {
-    std::optional<DropReason> reason;
-    if (it->cancelled != nullptr && it->cancelled->load(std::memory_order_acquire)) {
-      reason = DropReason::kCancelled;
-    } else if (now >= it->deadline) {
-      reason = DropReason::kDeadline;
-    }
-    if (reason.has_value()) {
-      dead.push_back({std::move(*it), *reason});
-    } else {
-      if (kept != it) *kept = std::move(*it);
-      ++kept;
-    }
-  }
-  queue.erase(kept, queue.end());
-  return dead;
-}
-
-// Takes the rows that leave now.
-std::vector<Waiting> TakeBatch(std::deque<Waiting>& queue, const BatchPolicyOptions& policy) {
-  std::vector<QueuedRow> view(std::min<size_t>(queue.size(), Batcher::kLookAheadRows));
-  for (size_t i = 0; i < view.size(); ++i) view[i] = {queue[i].model, queue[i].tokens};
-  const std::vector<int> leaving = NextBatch(view, policy);
-  std::vector<Waiting> batch;
-  if (leaving.empty()) return batch;
-  batch.reserve(leaving.size());
-  for (int i : leaving) batch.push_back(std::move(queue[i]));
-  // The rows passed over move up to the last that left: the rest of the queue, however long, is not touched.
-  size_t end = static_cast<size_t>(leaving.back()) + 1;
-  size_t to = end;
-  for (size_t from = end; from-- > 0;) {
-    if (queue[from].row != nullptr) queue[--to] = std::move(queue[from]);
-  }
-  queue.erase(queue.begin(), queue.begin() + static_cast<ptrdiff_t>(to));
-  return batch;
-}
-
-}  // namespace
-
-struct Batcher::Impl {
-  Impl(std::vector<ServedModel> served, const Options& opts) : models(std::move(served)), options(opts) {}
-
-  // The runner's thread. It alone touches the queue, so sweeping and choosing need no lock: Submit hands over through
-  // inbox, and counts of what waits are kept beside it.
-  void Run();
-
-  // Each returns when the rows have been answered.
-  void Drop(std::vector<Dropped> dropped, absl::Time now);
-  void RunBatch(std::vector<Waiting> batch);
-
-  // The waiters that fit together now, oldest first.
-  std::vector<Waiter> TakeWaiters() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
-  bool HasRoom(int64_t tokens) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    return tokens <= options.max_queue_tokens - waiting_tokens;
-  }
-
-  const std::vector<ServedModel> models;
-  const Options options;
-
-  mutable absl::Mutex mu;
-  absl::CondVar work;     // the runner may have something to do
-  absl::CondVar stopped;  // the runner has ended
-  bool stopping ABSL_GUARDED_BY(mu) = false;
-  bool ended ABSL_GUARDED_BY(mu) = false;
-  std::vector<Waiting> inbox ABSL_GUARDED_BY(mu);  // submitted, not yet seen by the runner
-  std::deque<Waiter> waiters ABSL_GUARDED_BY(mu);
-  int64_t waiting_tokens ABSL_GUARDED_BY(mu) = 0;  // of inbox and the runner's queue
-  int64_t running_tokens ABSL_GUARDED_BY(mu) = 0;
-  absl::Time running_since ABSL_GUARDED_BY(mu);
-  int64_t pending_rows ABSL_GUARDED_BY(mu) = 0;
-  // Decayed sums over the batches that ran; their quotient is the speed. Batches so weigh by how long they ran.
-  double measured_tokens ABSL_GUARDED_BY(mu) = 0;
-  double measured_seconds ABSL_GUARDED_BY(mu) = 0;
-
-  std::thread runner;
-};
-
-void Batcher::Impl::Run() {
-  std::deque<Waiting> queue;
-  for (;;) {
-    std::vector<Waiting> arrived;
-    bool stop = false;
-    {
-      absl::MutexLock lock(&mu);
-      // A waiter that fits is a reason to run: one woken before may have left its room unused, and with nothing in the
-      // queue no batch will come to wake the next.
-      while (!stopping && inbox.empty() && queue.empty() && (waiters.empty() || !HasRoom(waiters.front().tokens))) {
-        work.Wait(&mu);
-      }
-      arrived.swap(inbox);
-      stop = stopping;
-    }
-    std::move(arrived.begin(), arrived.end(), std::back_inserter(queue));
-
-    const absl::Time now = options.clock->Now();
-    std::vector<Dropped> dropped;
-    std::vector<Waiting> batch;
-    if (stop) {
-      for (Waiting& waiting : queue) dropped.push_back({std::move(waiting), DropReason::kDrain});
-      queue.clear();
-    } else {
-      dropped = TakeDead(queue, now);
-      batch = TakeBatch(queue, options.policy);
-    }
-
-    std::vector<Waiter> woken;
-    {
-      absl::MutexLock lock(&mu);
-      for (const Dropped& d : dropped) waiting_tokens -= d.waiting.tokens;
-      pending_rows -= static_cast<int64_t>(dropped.size());
-      for (const Waiting& waiting : batch) {
-        waiting_tokens -= waiting.tokens;
-        running_tokens += waiting.tokens;
-      }
-      running_since = now;
-      // Before the batch runs, so that what the waiters submit is here when it ends.
-      woken = TakeWaiters();
-    }
-    CountWaiting(batch, -1, options.metrics);
-    Drop(std::move(dropped), now);
-    for (Waiter& waiter : woken) {
-      waiter.room();
-      waiter.room = nullptr;
-    }
-    if (!batch.empty()) RunBatch(std::move(batch));
-
-    if (stop) {
-      absl::MutexLock lock(&mu);
-      ended = true;
-      stopped.SignalAll();
-      return;
-    }
-  }
-}
-
-std::vector<Waiter> Batcher::Impl::TakeWaiters() {
-  std::vector<Waiter> woken;
-  int64_t room = options.max_queue_tokens - waiting_tokens;
-  while (!waiters.empty() && (stopping || waiters.front().tokens <= room)) {
-    room -= waiters.front().tokens;
-    woken.push_back(std::move(waiters.front()));
-    waiters.pop_front();
-  }
-  return woken;
-}
-
-void Batcher::Impl::Drop(std::vector<Dropped> dropped, absl::Time now) {
-  for (const Dropped& d : dropped) {
+void Batcher::Impl::Drop(std::vector<DroppedRow> dropped, absl::Time now) {
+  for (const DroppedRow& d : dropped) {
     options.metrics->QueueChanged(d.waiting.model, -1, -d.waiting.tokens);
     options.metrics->Dropped(d.reason);
   }
-  for (Dropped& d : dropped) {
+  for (DroppedRow& d : dropped) {
     d.waiting.row->done({.status = StatusOf(d.reason),
                          .result = {},
                          .queue = Elapsed(d.waiting.submitted, now),
@@ -231,29 +251,27 @@ void Batcher::Impl::Drop(std::vector<Dropped> dropped, absl::Time now) {
   }
 }
 
-void Batcher::Impl::RunBatch(std::vector<Waiting> batch) {
+void Batcher::Impl::RunBatch(Runner* runner, std::vector<WaitingRow> batch) {
   const int model = batch.front().model;
   std::vector<Row> rows;
   rows.reserve(batch.size());
-  int64_t tokens = 0;
-  for (const Waiting& waiting : batch) {
+  for (const WaitingRow& waiting : batch) {
     const PendingRow& row = *waiting.row;
     rows.push_back({row.ids, row.type_ids, row.mode, row.chunk_tokens, row.output});
-    tokens += waiting.tokens;
   }
   std::vector<RowAnswer> answers(batch.size());
   std::vector<RowResult> results(batch.size());
-
   const absl::Time started = options.clock->Now();
   for (size_t b = 0; b < batch.size(); ++b) {
     answers[b].queue = Elapsed(batch[b].submitted, started);
     options.metrics->LeftQueue(model, answers[b].queue);
   }
-  const absl::Status status = models[model].encoder->Encode(rows, absl::MakeSpan(results));
-  const absl::Duration compute = Elapsed(started, options.clock->Now());
+  const absl::Status status = models[model].encoders[runner->device]->Encode(rows, absl::MakeSpan(results));
+  if (absl::IsUnavailable(status)) return Retry(runner, std::move(batch), status);
+  const absl::Time ended = options.clock->Now();
 
   for (size_t b = 0; b < batch.size(); ++b) {
-    answers[b].compute = compute;
+    answers[b].compute = Elapsed(started, ended);
     answers[b].status = status;
     if (!status.ok()) continue;
     options.metrics->SequenceEnded(model, rows[b].mode, batch[b].tokens);
@@ -264,15 +282,12 @@ void Batcher::Impl::RunBatch(std::vector<Waiting> batch) {
       options.metrics->BadRow(model);
     }
   }
-  options.metrics->BatchEnded(model, static_cast<int>(batch.size()), tokens, compute);
+  const int64_t tokens = SumTokens(batch);
+  options.metrics->BatchEnded(model, static_cast<int>(batch.size()), tokens, Elapsed(started, ended));
   {
     absl::MutexLock lock(&mu);
-    running_tokens -= tokens;
+    load.BatchEnded(runner->device, tokens, /*measures=*/status.ok(), ended);
     pending_rows -= static_cast<int64_t>(batch.size());
-    if (status.ok()) {  // a device that fails at once is not fast
-      measured_tokens = kSpeedMemory * measured_tokens + static_cast<double>(tokens);
-      measured_seconds = kSpeedMemory * measured_seconds + absl::ToDoubleSeconds(compute);
-    }
   }
   for (size_t b = 0; b < batch.size(); ++b) {
     batch[b].row->done(std::move(answers[b]));
@@ -280,23 +295,98 @@ void Batcher::Impl::RunBatch(std::vector<Waiting> batch) {
   }
 }
 
+void Batcher::Impl::Retry(Runner* runner, std::vector<WaitingRow> batch, const absl::Status& status) {
+  const int64_t tokens = SumTokens(batch);
+  const absl::Time now = options.clock->Now();
+  LostDevice lost = {.name = DeviceName(runner->device), .status = status};
+  bool news = false;  // several batches may have been on the device
+  {
+    absl::MutexLock lock(&mu);
+    load.BatchEnded(runner->device, tokens, /*measures=*/false, now);
+    news = !load.lost(runner->device);
+    if (news) {
+      load.Lose(runner->device);
+      last_loss = status;
+      // The others of this device have no more to do, and where it was the last one nobody has.
+      CallAll(load.num_left() == 0 ? -1 : runner->device);
+    }
+    lost.num_left = load.num_left();
+  }
+  if (news) {
+    options.metrics->DeviceLost(runner->device);
+    if (options.on_device_lost != nullptr) options.on_device_lost(lost);
+  }
+
+  std::vector<WaitingRow> again, given_up;
+  for (WaitingRow& row : batch) {
+    const bool poisonous = ++row.num_lost_devices >= kMaxLostDevices && lost.num_left > 0;
+    (poisonous ? given_up : again).push_back(std::move(row));
+  }
+  if (!again.empty()) {
+    CountWaiting(again, 1, options.metrics);
+    absl::MutexLock choose(&choosing);
+    absl::MutexLock lock(&mu);
+    if (!Ended()) options.metrics->BatchRetried();
+    waiting_rows += static_cast<int64_t>(again.size());
+    waiting_tokens += SumTokens(again);
+    queue.PutBack(std::move(again));
+    CallRunner();
+  }
+  if (given_up.empty()) return;
+  {
+    absl::MutexLock lock(&mu);
+    pending_rows -= static_cast<int64_t>(given_up.size());
+  }
+  for (WaitingRow& row : given_up) {
+    row.row->done(
+        {.status = absl::InternalError(absl::StrCat("given up after ", row.num_lost_devices,
+                                                    " devices were lost running it, the last: ", status.message())),
+         .result = {},
+         .queue = Elapsed(row.submitted, now),
+         .compute = absl::ZeroDuration()});
+    row.row.reset();
+  }
+}
+
 Batcher::Batcher(std::vector<ServedModel> models, const Options& options)
     : impl_(std::make_unique<Impl>(std::move(models), options)) {
-  impl_->runner = std::thread([impl = impl_.get()] { impl->Run(); });
+  for (size_t device = 0; device < impl_->models.front().encoders.size(); ++device) {
+    int at_once = impl_->models.front().encoders[device]->max_concurrent_batches();
+    for (const ServedModel& model : impl_->models) {
+      at_once = std::min(at_once, model.encoders[device]->max_concurrent_batches());
+    }
+    for (int i = 0; i < at_once; ++i) {
+      impl_->runners.push_back(std::make_unique<Impl::Runner>());
+      impl_->runners.back()->device = static_cast<int>(device);
+    }
+  }
+  {
+    absl::MutexLock lock(&impl_->mu);
+    impl_->num_runners = static_cast<int>(impl_->runners.size());
+  }
+  for (const auto& runner : impl_->runners) {
+    runner->thread = std::thread([impl = impl_.get(), runner = runner.get()] { impl->Run(runner); });
+  }
+  // Or the first rows would go to whoever starts first.
+  const auto all_idle = [impl = impl_.get()] {
+    impl->mu.AssertHeld();
+    return impl->idle.size() == impl->runners.size();
+  };
+  absl::MutexLock lock(&impl_->mu);
+  impl_->mu.Await(absl::Condition(&all_idle));
 }
 
 Batcher::~Batcher() {
   Stop();
-  impl_->runner.join();
+  for (const auto& runner : impl_->runners) runner->thread.join();
 }
 
 absl::Status Batcher::Submit(std::vector<PendingRow> rows) {
   if (rows.empty()) return absl::OkStatus();
   const absl::Time now = impl_->options.clock->Now();
   const int64_t max_queue_tokens = impl_->options.max_queue_tokens;
-  std::vector<Waiting> arriving;
+  std::vector<WaitingRow> arriving;
   arriving.reserve(rows.size());
-  int64_t tokens = 0;
   for (size_t i = 0; i < rows.size(); ++i) {
     PendingRow& row = rows[i];
     if (row.model < 0 || row.model >= static_cast<int>(impl_->models.size())) {
@@ -307,33 +397,35 @@ absl::Status Batcher::Submit(std::vector<PendingRow> rows) {
       return absl::InvalidArgumentError(
           absl::StrCat("rows[", i, "].type_ids: ", row.type_ids.size(), " for ", row.ids.size(), " ids"));
     }
-    const int64_t row_tokens = static_cast<int64_t>(row.ids.size());
-    tokens += row_tokens;
-    arriving.push_back({.model = row.model,
-                        .tokens = row_tokens,
-                        .submitted = now,
-                        .deadline = row.deadline,
-                        .cancelled = row.cancelled.get(),
-                        .row = std::make_unique<PendingRow>(std::move(row))});
+    WaitingRow& waiting = arriving.emplace_back();
+    waiting.model = row.model;
+    waiting.tokens = static_cast<int64_t>(row.ids.size());
+    waiting.submitted = now;
+    waiting.deadline = row.deadline;
+    waiting.cancelled = row.cancelled.get();
+    waiting.row = std::make_unique<PendingRow>(std::move(row));
   }
+  const int64_t tokens = SumTokens(arriving);
   if (tokens > max_queue_tokens) {
     return absl::InvalidArgumentError(absl::StrCat("inputs: ", tokens, " tokens in one call, the limit is ",
                                                    max_queue_tokens, " (max_queue_tokens)"));
   }
 
   absl::MutexLock lock(&impl_->mu);
-  if (impl_->stopping) return absl::UnavailableError("server is draining");
+  if (impl_->Ended()) return impl_->WhyEnded();
   if (!impl_->HasRoom(tokens)) {
     return absl::ResourceExhaustedError(absl::StrCat("queue full: ", impl_->waiting_tokens, " tokens wait, ", tokens,
                                                      " more would pass the limit of ", max_queue_tokens,
                                                      " (max_queue_tokens)"));
   }
-  // Gauges rise before the runner can see the rows, so that they never read below zero.
+  // Gauges rise before a runner can see the rows, so that they never read below zero.
   CountWaiting(arriving, 1, impl_->options.metrics);
+  for (WaitingRow& waiting : arriving) waiting.number = impl_->next_number++;
   impl_->waiting_tokens += tokens;
+  impl_->waiting_rows += static_cast<int64_t>(arriving.size());
   impl_->pending_rows += static_cast<int64_t>(arriving.size());
   std::move(arriving.begin(), arriving.end(), std::back_inserter(impl_->inbox));
-  impl_->work.Signal();
+  impl_->CallRunner();
   return absl::OkStatus();
 }
 
@@ -342,7 +434,7 @@ void Batcher::WhenRoom(int64_t tokens, std::function<void()> room) {
     absl::MutexLock lock(&impl_->mu);
     const bool never_fits = tokens > impl_->options.max_queue_tokens;
     const bool has_turn = impl_->waiters.empty() && impl_->HasRoom(tokens);
-    if (!impl_->stopping && !never_fits && !has_turn) {
+    if (!impl_->Ended() && !never_fits && !has_turn) {
       impl_->waiters.push_back({tokens, std::move(room)});
       return;
     }
@@ -353,11 +445,7 @@ void Batcher::WhenRoom(int64_t tokens, std::function<void()> room) {
 absl::Duration Batcher::EstimatedWait() const {
   const absl::Time now = impl_->options.clock->Now();
   absl::MutexLock lock(&impl_->mu);
-  if (impl_->measured_tokens <= 0 || impl_->measured_seconds <= 0) return absl::ZeroDuration();
-  const double seconds_per_token = impl_->measured_seconds / impl_->measured_tokens;
-  const absl::Duration waiting = absl::Seconds(static_cast<double>(impl_->waiting_tokens) * seconds_per_token);
-  const absl::Duration running = absl::Seconds(static_cast<double>(impl_->running_tokens) * seconds_per_token);
-  return waiting + std::max(running - Elapsed(impl_->running_since, now), absl::ZeroDuration());
+  return impl_->load.Wait(impl_->waiting_tokens, now);
 }
 
 int64_t Batcher::num_pending_rows() const {
@@ -368,8 +456,8 @@ int64_t Batcher::num_pending_rows() const {
 void Batcher::Stop() {
   absl::MutexLock lock(&impl_->mu);
   impl_->stopping = true;
-  impl_->work.Signal();
-  while (!impl_->ended) impl_->stopped.Wait(&impl_->mu);
+  impl_->CallAll(-1);
+  while (impl_->num_runners > 0) impl_->stopped.Wait(&impl_->mu);
 }
 
 }  // namespace lion

@@ -18,6 +18,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
 #include "model/model.h"
@@ -30,7 +32,10 @@
 ABSL_FLAG(std::string, listen, lion::FlagValues().listen, "HOST:PORT of gRPC; port 0 = any free one");
 ABSL_FLAG(std::string, metrics_listen, lion::FlagValues().metrics_listen,
           "HOST:PORT of Prometheus' /metrics; port 0 = any free one");
-ABSL_FLAG(std::string, device, lion::FlagValues().device, "auto | cpu | cuda | cuda:0,cuda:1");
+ABSL_FLAG(
+    std::string, device, lion::FlagValues().device,
+    "auto (every GPU, else the CPU) | cpu | cuda (every GPU) | a list like cuda:0,cuda:1: each serves every model, "
+    "all from one queue");
 ABSL_FLAG(std::string, dtype, lion::FlagValues().dtype,
           "precision of the products: auto (float32 on the CPU, bfloat16 on a GPU) | float32 | bfloat16 | float16 | "
           "int8 | fp8");
@@ -43,7 +48,9 @@ ABSL_FLAG(
 ABSL_FLAG(int64_t, chunk_tokens, lion::FlagValues().chunk_tokens,
           "tokens of a chunk where a caller names none, 1 to 128; 0 = a constant of the device");
 ABSL_FLAG(int64_t, max_batch_tokens, lion::FlagValues().max_batch_tokens,
-          "size to which a batch is filled; a longer row travels alone; 0 = 16384 on the CPU, 65536 on a GPU");
+          "size to which a batch is filled; a longer row travels alone; 0 = 16384 on the CPU, on a GPU what its free "
+          "memory allows: a model takes an equal share of what is free among those still to be loaded, in the order "
+          "given");
 ABSL_FLAG(int64_t, max_sequence_tokens, lion::FlagValues().max_sequence_tokens,
           "longest row; never above a model's absolute positions; 0 = 131072");
 ABSL_FLAG(int64_t, max_queue_tokens, lion::FlagValues().max_queue_tokens,
@@ -71,8 +78,6 @@ ABSL_FLAG(std::string, log_format, lion::FlagValues().log_format, "text | json")
 namespace lion {
 namespace {
 
-constexpr int64_t kDefaultMaxBatchTokens = 16384;
-constexpr int64_t kDefaultMaxBatchTokensCuda = 65536;
 constexpr int64_t kDefaultMaxSequenceTokens = 131072;
 constexpr int64_t kDefaultMaxQueueTokens = 1 << 20;
 constexpr int64_t kDefaultMaxInputs = 1024;
@@ -108,32 +113,50 @@ absl::Status CheckAddress(absl::string_view flag, const std::string& address) {
   return absl::OkStatus();
 }
 
-// The device to serve on: "cpu" or "cuda:N".
-absl::StatusOr<std::string> CheckDevice(const std::string& device, int num_cuda_devices) {
-  if (device == "cpu") return device;
-  if (device == "auto") return std::string(num_cuda_devices > 0 ? "cuda:0" : "cpu");
-  bool cuda = !device.empty();
-  absl::string_view rest = device;
-  if (device == "cuda") rest = "cuda:0";
-  while (cuda && !rest.empty()) {
-    cuda = absl::ConsumePrefix(&rest, "cuda:") && !rest.empty() && absl::ascii_isdigit(rest.front());
-    while (!rest.empty() && absl::ascii_isdigit(rest.front())) rest.remove_prefix(1);
-    if (!rest.empty()) cuda = cuda && absl::ConsumePrefix(&rest, ",") && !rest.empty();
+// The devices to serve on: "cpu" alone, or some of cuda:0 ... cuda:(num_cuda_devices - 1).
+absl::StatusOr<std::vector<std::string>> CheckDevices(const std::string& flag, int num_cuda_devices) {
+  constexpr char kTakes[] = "takes auto, cpu, cuda (every GPU), or a list like cuda:0,cuda:1";
+  std::vector<std::string> all;
+  for (int i = 0; i < num_cuda_devices; ++i) all.push_back(absl::StrCat("cuda:", i));
+  if (flag == "cpu" || (flag == "auto" && all.empty())) return std::vector<std::string>{"cpu"};
+  if (flag == "auto") return all;
+
+  std::vector<int> indices;
+  const std::vector<absl::string_view> names = absl::StrSplit(flag, ',');
+  for (absl::string_view name : names) {
+    if (name == "cuda" && names.size() == 1) continue;
+    if (name == "cpu" || name == "cuda" || name == "auto") {
+      return Bad("device", flag, absl::StrCat(name, " stands alone; ", kTakes));
+    }
+    int index = 0;
+    absl::string_view digits = name;
+    if (!absl::ConsumePrefix(&digits, "cuda:") || digits.empty() ||
+        !std::all_of(digits.begin(), digits.end(), absl::ascii_isdigit) || !absl::SimpleAtoi(digits, &index)) {
+      return Bad("device", flag, kTakes);
+    }
+    if (std::find(indices.begin(), indices.end(), index) != indices.end()) {
+      return Bad("device", flag, absl::StrCat("cuda:", index, " is named twice"));
+    }
+    indices.push_back(index);
   }
-  if (!cuda) return Bad("device", device, "takes auto, cpu, cuda, or a list like cuda:0,cuda:1");
-  if (num_cuda_devices < 0) return Bad("device", device, "this build has no CUDA; it takes auto, cpu");
-  if (device == "cuda") return std::string("cuda:0");  // where there is none, loading says so
-  if (absl::StrContains(device, ',')) return Bad("device", device, "one GPU is served at present; name one");
-  return device;
+  if (num_cuda_devices < 0) return Bad("device", flag, "this build has no CUDA; it takes auto, cpu");
+  if (all.empty()) return Bad("device", flag, "no GPU is to be seen; it takes auto, cpu");
+  if (indices.empty()) return all;
+  std::vector<std::string> devices;
+  for (int index : indices) {
+    if (index >= num_cuda_devices) {
+      return Bad("device", flag, absl::StrCat("there is no cuda:", index, "; it takes ", absl::StrJoin(all, ", ")));
+    }
+    devices.push_back(all[index]);
+  }
+  return devices;
 }
 
-absl::StatusOr<DType> CheckDType(const std::string& name, bool cuda) {
-  if (name == "auto") return cuda ? DType::kBFloat16 : DType::kFloat32;
+absl::StatusOr<DType> CheckDTypeFlag(const std::string& name, DeviceKind kind) {
+  if (name == "auto") return kind == DeviceKind::kCuda ? DType::kBFloat16 : DType::kFloat32;
   const std::optional<DType> dtype = ParseDType(name);
   if (!dtype.has_value()) return Bad("dtype", name, "takes auto, float32, bfloat16, float16, int8, fp8");
-  if (*dtype != DType::kFloat32 && *dtype != DType::kBFloat16) {
-    return Bad("dtype", name, absl::StrCat("not available on ", cuda ? "cuda" : "cpu", ": it has float32, bfloat16"));
-  }
+  if (absl::Status status = CheckDType(*dtype, kind); !status.ok()) return Bad("dtype", name, status.message());
   return *dtype;
 }
 
@@ -265,11 +288,11 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   }
   if (absl::Status status = CheckAddress("listen", flags.listen); !status.ok()) return status;
   if (absl::Status status = CheckAddress("metrics_listen", flags.metrics_listen); !status.ok()) return status;
-  absl::StatusOr<std::string> device = CheckDevice(flags.device, num_cuda_devices);
-  if (!device.ok()) return device.status();
-  config.device = *std::move(device);
-  const bool cuda = config.device != "cpu";
-  absl::StatusOr<DType> dtype = CheckDType(flags.dtype, cuda);
+  absl::StatusOr<std::vector<std::string>> devices = CheckDevices(flags.device, num_cuda_devices);
+  if (!devices.ok()) return devices.status();
+  config.devices = *std::move(devices);
+  const DeviceKind kind = config.devices.front() == "cpu" ? DeviceKind::kCpu : DeviceKind::kCuda;
+  absl::StatusOr<DType> dtype = CheckDTypeFlag(flags.dtype, kind);
   if (!dtype.ok()) return dtype.status();
   config.dtype = *dtype;
   Server::Options& server = config.server;
@@ -288,6 +311,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
 
   config.parallel_max_tokens = static_cast<int>(flags.parallel_max_tokens);
   config.chunk_tokens = static_cast<int>(flags.chunk_tokens);
+  config.max_batch_tokens = flags.max_batch_tokens;
   config.max_sequence_tokens = OrDefault(flags.max_sequence_tokens, kDefaultMaxSequenceTokens);
   const int64_t max_queue_tokens =
       OrDefault(flags.max_queue_tokens, std::max(kDefaultMaxQueueTokens, 8 * config.max_sequence_tokens));
@@ -300,8 +324,6 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   }
   server.listen = flags.listen;
   server.metrics_listen = flags.metrics_listen;
-  server.max_batch_tokens =
-      OrDefault(flags.max_batch_tokens, cuda ? kDefaultMaxBatchTokensCuda : kDefaultMaxBatchTokens);
   server.limits.max_queue_tokens = max_queue_tokens;
   server.limits.max_request_tokens = max_queue_tokens;
   server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));

@@ -51,9 +51,10 @@ struct ModelSpec {
 
 struct ServerConfig {
   Server::Options server;
-  std::vector<ModelSpec> models;  // at least one
-  std::string device = "cpu";     // or "cuda:N"
+  std::vector<ModelSpec> models;               // at least one
+  std::vector<std::string> devices = {"cpu"};  // or "cuda:N" ..., each once
   DType dtype = DType::kFloat32;
+  int64_t max_batch_tokens = 0;     // 0 = what the device takes
   int chunk_tokens = 0;             // 0 = the device's constant
   int parallel_max_tokens = 0;      // 0 = to be measured
   int64_t max_sequence_tokens = 0;  // a model's own positions may allow less

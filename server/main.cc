@@ -3,7 +3,7 @@
 
 // lion-server: flags, models, server, signals. docs/operations.md is its manual.
 //
-// Exit codes: 0 after SIGTERM or SIGINT; 1 a flag that absl refuses, a port in use, a device lost, a second signal;
+// Exit codes: 0 after SIGTERM or SIGINT; 1 a flag that absl refuses, a port in use, every device lost, a second signal;
 // 2 a value that we refuse, or an unreadable or inconsistent model directory.
 
 #include <pthread.h>
@@ -13,14 +13,16 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/synchronization/notification.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "model/compute_pool.h"
 #include "model/model.h"
@@ -36,12 +38,44 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitRefused = 2;
 
+// Why the process is to end, and when that came up. The first to say so wins.
+class Ending {
+ public:
+  enum class Cause { kSignal, kNoDevice };
+
+  void Announce(Cause cause) {
+    absl::MutexLock lock(&mu_);
+    no_device_ |= cause == Cause::kNoDevice;
+    if (time_.has_value()) return;
+    time_ = Clock::Real()->Now();
+    announced_.SignalAll();
+  }
+
+  absl::Time Wait() {
+    absl::MutexLock lock(&mu_);
+    while (!time_.has_value()) announced_.Wait(&mu_);
+    return *time_;
+  }
+
+  // No device is left, whether or not a signal came first.
+  bool no_device() const {
+    absl::MutexLock lock(&mu_);
+    return no_device_;
+  }
+
+ private:
+  mutable absl::Mutex mu_;
+  absl::CondVar announced_;
+  std::optional<absl::Time> time_ ABSL_GUARDED_BY(mu_);
+  bool no_device_ ABSL_GUARDED_BY(mu_) = false;
+};
+
 // SIGTERM and SIGINT, taken by one thread. Before ServeSignals a signal ends the process at once (nothing has been
-// accepted yet); after it the first is handed to Wait, and the second ends the process with 1.
+// accepted yet); after it the first is announced, and the second ends the process with 1.
 class Signals {
  public:
   // Before any other thread starts: they inherit the blocked signals. Never destroyed.
-  Signals() {
+  explicit Signals(Ending* ending) : ending_(ending) {
     sigemptyset(&set_);
     sigaddset(&set_, SIGTERM);
     sigaddset(&set_, SIGINT);
@@ -51,34 +85,27 @@ class Signals {
 
   void ServeSignals() { serving_ = true; }
 
-  // The time of the first signal.
-  absl::Time Wait() {
-    first_.WaitForNotification();
-    return signalled_;
-  }
-
  private:
   void Run() {
-    for (;;) {
+    for (bool first = true;;) {
       int number = 0;
       if (sigwait(&set_, &number) != 0) continue;
       if (!serving_) {
         LogInfo("signal while loading: stopped");
         _exit(0);
       }
-      if (first_.HasBeenNotified()) {
+      if (!first) {
         LogError("second signal: stopped without draining");
         _exit(kExitFailed);
       }
-      signalled_ = Clock::Real()->Now();
-      first_.Notify();
+      first = false;
+      ending_->Announce(Ending::Cause::kSignal);
     }
   }
 
+  Ending* const ending_;
   sigset_t set_;
   std::atomic<bool> serving_ = false;
-  absl::Time signalled_;  // before first_
-  absl::Notification first_;
 };
 
 int NumCores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
@@ -95,8 +122,9 @@ absl::StatusOr<std::vector<std::unique_ptr<Model>>> LoadModels(const ServerConfi
     LogInfo(absl::StrCat("loading model ", spec.name, " from ", spec.directory));
     ModelOptions options;
     options.directory = spec.directory;
-    options.devices = {config.device};
-    options.max_batch_tokens = config.server.max_batch_tokens;
+    options.devices = config.devices;
+    options.max_batch_tokens = config.max_batch_tokens;
+    options.memory_share = 1.0 / static_cast<double>(config.models.size() - models.size());
     options.dtype = config.dtype;
     options.chunk_tokens = config.chunk_tokens;
     options.parallel_max_tokens =
@@ -115,7 +143,7 @@ ServedModel Serve(const ModelSpec& spec, const ServerConfig& config, Model* mode
   served.name = spec.name;
   served.info = model->info();
   served.tokenizer = model->tokenizer();
-  served.encoder = model->encoder();
+  served.encoders.assign(model->encoders().begin(), model->encoders().end());
   served.max_sequence_tokens = served.info.max_positions == 0
                                    ? config.max_sequence_tokens
                                    : std::min(config.max_sequence_tokens, served.info.max_positions);
@@ -127,7 +155,7 @@ void LogModel(const ServedModel& model) {
   for (const std::string& warning : info.warnings) LogWarning(absl::StrCat("model ", model.name, ": ", warning));
   LogInfo(absl::StrCat("model ", model.name, ": ", info.variant_name, ", version ", info.version, ", ",
                        std::string(Name(info.dtype)), " on ", info.device, ", width ", info.embedding_width, ", up to ",
-                       model.max_sequence_tokens, " tokens, ",
+                       model.max_sequence_tokens, " tokens, batches of ", info.max_batch_tokens, ", ",
                        info.classifies ? absl::StrCat(info.labels.size(), " labels") : "no classification head",
                        model.tokenizer == nullptr ? ", no tokenizer (ids only)" : ""));
 }
@@ -137,7 +165,8 @@ int Main(int argc, char** argv) {
   const FlagValues flags = ParseFlags(argc, argv, &arguments);
   if (flags.log_format == "json") SetLogFormat(LogFormat::kJson);
   RouteLibraryLogs();
-  Signals& signals = *new Signals;  // its thread lives as long as the process
+  Ending& ending = *new Ending;  // as long as the process, like the thread of
+  Signals& signals = *new Signals(&ending);
 
   absl::StatusOr<ServerConfig> config = CheckFlags(flags, arguments, NumCores(), NumCudaDevices());
   if (!config.ok()) return Refuse(config.status());
@@ -163,6 +192,12 @@ int Main(int argc, char** argv) {
                        " --chunk_tokens=", served.front().info.chunk_tokens,
                        " --dtype=", std::string(Name(served.front().info.dtype))));
 
+  config->server.on_device_lost = [&ending, total = config->devices.size()](const LostDevice& lost) {
+    LogError(absl::StrCat(
+        lost.status.message(), "; ",
+        lost.num_left == 0 ? "no device is left" : absl::StrCat(lost.num_left, " of ", total, " devices are left")));
+    if (lost.num_left == 0) ending.Announce(Ending::Cause::kNoDevice);
+  };
   absl::StatusOr<std::unique_ptr<Server>> created = Server::Create(config->server, served);
   if (!created.ok()) {
     LogError(created.status().message());
@@ -178,9 +213,14 @@ int Main(int argc, char** argv) {
   LogInfo(absl::StrCat("ready grpc=", server->address(), " metrics=", server->metrics_address(),
                        " models=", absl::StrJoin(names, ",")));
 
-  const absl::Time signalled = signals.Wait();
+  const absl::Time since = ending.Wait();
   LogInfo("draining");
-  if (!server->Drain(signalled)) {
+  const bool clean = server->Drain(since);
+  if (ending.no_device()) {
+    LogError("stopped: no device was left to serve on");
+    _exit(kExitFailed);  // what is left of a lost device's driver is not to be waited for
+  }
+  if (!clean) {
     LogWarning("drained: --drain_timeout passed, calls that were still running were answered UNAVAILABLE");
     _exit(0);  // a batch may still run, for as long as its document is: nobody waits for it
   }

@@ -16,14 +16,12 @@
 #include <cstring>
 #include <exception>
 #include <iterator>
-#include <set>
 #include <thread>
 #include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
-#include "prometheus/collectable.h"
 #include "prometheus/counter.h"
 #include "prometheus/exposer.h"
 #include "prometheus/family.h"
@@ -32,7 +30,7 @@
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
 #include "server/build_info.h"
-#include "server/process_stats.h"
+#include "server/scraped_metrics.h"
 
 namespace lion {
 namespace {
@@ -86,57 +84,6 @@ size_t CodeIndex(absl::StatusCode code) {
   const size_t index = static_cast<size_t>(code);
   return index < kNumCodes ? index : static_cast<size_t>(absl::StatusCode::kUnknown);
 }
-
-// What is read when somebody asks: process_* by the names that all Prometheus clients use, and the device's memory.
-class ScrapedMetrics : public prometheus::Collectable {
- public:
-  explicit ScrapedMetrics(std::set<std::string> devices) : devices_(std::move(devices)) {}
-
-  std::vector<prometheus::MetricFamily> Collect() const override {
-    using prometheus::MetricType;
-    const ProcessStats stats = ReadProcessStats();
-    std::vector<prometheus::MetricFamily> families;
-    auto add = [&families](const char* name, const char* help, MetricType type, std::optional<double> value) {
-      if (!value.has_value()) return;
-      families.push_back({name, help, type, {Sample(type, *value)}});
-    };
-    add("process_cpu_seconds_total", "Total user and system CPU time spent in seconds.", MetricType::Counter,
-        stats.cpu_seconds);
-    add("process_start_time_seconds", "Start time of the process since unix epoch in seconds.", MetricType::Gauge,
-        stats.start_time_seconds);
-    add("process_resident_memory_bytes", "Resident memory size in bytes.", MetricType::Gauge,
-        stats.resident_memory_bytes);
-    add("process_virtual_memory_bytes", "Virtual memory size in bytes.", MetricType::Gauge, stats.virtual_memory_bytes);
-    add("process_open_fds", "Number of open file descriptors.", MetricType::Gauge, stats.open_fds);
-    add("process_max_fds", "Maximum number of open file descriptors.", MetricType::Gauge, stats.max_fds);
-
-    prometheus::MetricFamily memory{"lion_device_memory_bytes",
-                                    "Memory of a device: used (on the cpu, by this process) and total.",
-                                    MetricType::Gauge,
-                                    {}};
-    auto add_memory = [&memory](const std::string& device, const char* kind, std::optional<double> value) {
-      if (!value.has_value()) return;
-      prometheus::ClientMetric sample = Sample(MetricType::Gauge, *value);
-      sample.label = {{"device", device}, {"kind", kind}};
-      memory.metric.push_back(std::move(sample));
-    };
-    if (devices_.count("cpu") > 0) {
-      add_memory("cpu", "used", stats.resident_memory_bytes);
-      add_memory("cpu", "total", stats.physical_memory_bytes);
-    }
-    if (!memory.metric.empty()) families.push_back(std::move(memory));
-    return families;
-  }
-
- private:
-  static prometheus::ClientMetric Sample(prometheus::MetricType type, double value) {
-    prometheus::ClientMetric sample;
-    (type == prometheus::MetricType::Counter ? sample.counter.value : sample.gauge.value) = value;
-    return sample;
-  }
-
-  const std::set<std::string> devices_;
-};
 
 struct NumericAddress {
   std::string text;  // HOST:PORT in numbers
@@ -260,6 +207,8 @@ struct Metrics::Impl {
   Gauge* in_flight[kNumRpcs];
   Counter* rejected[std::size(kRejectReasons)];
   Counter* dropped[std::size(kDropReasons)];
+  std::vector<Gauge*> device_up;
+  Counter* batch_retries;
   NumericAddress exposer_address;
   std::unique_ptr<prometheus::Exposer> exposer;  // its threads read the above: ~Metrics ends it first
 };
@@ -284,6 +233,10 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
   auto& rejected_family = CounterFamily("lion_rejected_total", "Calls refused before any work, by reason.");
   auto& dropped_family = CounterFamily("lion_dropped_total", "Sequences taken and then dropped unrun, by reason.");
   auto& bad_rows = CounterFamily("lion_bad_rows_total", "Sequences whose answer held NaN or infinity.");
+  auto& device_up_family = GaugeFamily("lion_device_up", "1 while batches run on the device, 0 when it was lost.");
+  batch_retries =
+      &CounterFamily("lion_batch_retries_total", "Batches that went back to the queue, because their device was lost.")
+           .Add({});
   auto& model_info = GaugeFamily("lion_model_info", "1 for each replica of a served model.");
   auto& build_info = GaugeFamily("lion_build_info", "1, with what this server was built from.");
 
@@ -298,7 +251,7 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
 
   const Histogram::BucketBoundaries token_buckets = PowersOfTwo(24);
   const Histogram::BucketBoundaries batch_sequence_buckets = PowersOfTwo(12);
-  std::set<std::string> devices;
+  std::vector<ScrapedMetrics::Device> devices;
   for (const ServedModel& model : models) {
     const Labels labels = {{"model", model.name}};
     PerModel& series = per_model.emplace_back();
@@ -316,15 +269,23 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
     series.batch_tokens = &batch_tokens.Add(labels, token_buckets);
     series.batch_sequences = &batch_sequences.Add(labels, batch_sequence_buckets);
     series.bad_rows = &bad_rows.Add(labels);
-    model_info
-        .Add({{"model", model.name},
-              {"version", model.info.version},
-              {"variant", model.info.variant_name},
-              {"dtype", std::string(Name(model.info.dtype))},
-              {"device", model.info.device}})
-        .Set(1);
+    devices.resize(model.info.devices.size());
+    for (size_t device = 0; device < devices.size(); ++device) {
+      model_info
+          .Add({{"model", model.name},
+                {"version", model.info.version},
+                {"variant", model.info.variant_name},
+                {"dtype", std::string(Name(model.info.dtype))},
+                {"device", model.info.devices[device]}})
+          .Set(1);
+      devices[device].name = model.info.devices[device];
+      devices[device].encoders.push_back(model.encoders[device]);
+    }
     model_labels.push_back(model.name);
-    devices.insert(model.info.device);
+  }
+  for (const ScrapedMetrics::Device& device : devices) {
+    device_up.push_back(&device_up_family.Add({{"device", device.name}}));
+    device_up.back()->Set(1);
   }
   model_labels.push_back("unknown");
   build_info.Add({{"version", std::string(BuildVersion())}, {"commit", std::string(BuildCommit())}}).Set(1);
@@ -406,6 +367,10 @@ void Metrics::SequenceEnded(int model, ComputeMode mode, int64_t tokens) {
 }
 
 void Metrics::BadRow(int model) { impl_->per_model[model].bad_rows->Increment(); }
+
+void Metrics::DeviceLost(int device) { impl_->device_up[device]->Set(0); }
+
+void Metrics::BatchRetried() { impl_->batch_retries->Increment(); }
 
 std::string Metrics::TextForTest() const {
   std::vector<prometheus::MetricFamily> families = impl_->registry->Collect();

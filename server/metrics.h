@@ -38,7 +38,7 @@ class Metrics {
   static constexpr int kUnknownModel = -1;  // the label "unknown": no served model was reached
 
   // models in the server's order; the index is what the methods below take, and must be one of theirs (only RpcEnded
-  // takes kUnknownModel). Nothing of models is kept.
+  // takes kUnknownModel). All are on the same devices. Their encoders are borrowed: a scrape asks them what they use.
   explicit Metrics(const std::vector<ServedModel>& models);
   ~Metrics();  // ends Listen first; no other call may be in progress
 
@@ -52,7 +52,7 @@ class Metrics {
 
   // Rows that wait: +1 / -1 with their tokens.
   void QueueChanged(int model, int sequences, int64_t tokens);
-  // A row left the queue for the device.
+  // A row left the queue for a device, how long after its submission. Again if that device was lost and it went back.
   void LeftQueue(int model, absl::Duration waited);
   void Dropped(DropReason reason);
   // A batch has run (failed ones too).
@@ -60,6 +60,11 @@ class Metrics {
   // A row's encoding has ended, listener or not, its values finite or not. Not for rows of a batch that failed.
   void SequenceEnded(int model, ComputeMode mode, int64_t tokens);
   void BadRow(int model);
+
+  // device: index into the devices that all models share.
+  void DeviceLost(int device);
+  // A batch's rows went back to the queue, because its device was lost.
+  void BatchRetried();
 
   // The Prometheus text of everything, as /metrics shows it (for tests and for logs at exit).
   std::string TextForTest() const;

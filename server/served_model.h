@@ -7,6 +7,7 @@
 // A model as the server sees it: a name, what it is, and what runs it. Tests put a fake encoder here.
 
 #include <string>
+#include <vector>
 
 #include "model/encoder.h"
 #include "model/model.h"
@@ -18,7 +19,7 @@ struct ServedModel {
   std::string name;  // matches [A-Za-z0-9._-]{1,64}, unique, not "unknown"
   ModelInfo info;
   const Tokenizer* tokenizer = nullptr;  // borrowed; null = no text
-  Encoder* encoder = nullptr;            // borrowed, never null
+  std::vector<Encoder*> encoders;        // borrowed, none null: one for each of info.devices, which all models share
   int64_t max_sequence_tokens = 0;       // the flag, or less where positions are absolute
 };
 

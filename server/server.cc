@@ -4,6 +4,7 @@
 #include "server/server.h"
 
 #include <algorithm>
+#include <atomic>
 #include <thread>
 #include <utility>
 
@@ -11,7 +12,6 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
-#include "server/batcher.h"
 #include "server/encoder_service.h"
 #include "server/executor.h"
 #include "server/gate.h"
@@ -41,7 +41,7 @@ std::string WithPort(const std::string& address, int port) {
 }  // namespace
 
 // Members are destroyed from the last to the first: gRPC before what its handlers reach, the tokenizer threads before
-// the batcher that they submit to, that before the executor which ends its calls.
+// the batcher that they submit to, that before the executor which ends its calls and the health that it changes.
 struct Server::Impl {
   Impl(Options opts, std::vector<ServedModel> models)
       : options(std::move(opts)), metrics(models), executor(NumExecutorThreads()), health(kServiceName) {
@@ -53,10 +53,10 @@ struct Server::Impl {
     context.api_keys = options.api_keys.has_value() ? &*options.api_keys : nullptr;
     context.clock = options.clock;
     Batcher::Options batching;
-    batching.policy.max_batch_tokens = options.max_batch_tokens;
     batching.max_queue_tokens = options.limits.max_queue_tokens;
     batching.clock = options.clock;
     batching.metrics = &metrics;
+    batching.on_device_lost = [this](const LostDevice& lost) { OnDeviceLost(lost); };
     batcher = std::make_unique<Batcher>(context.models, batching);
     context.batcher = batcher.get();
     TokenizerPool::Options tokenizing;
@@ -67,6 +67,8 @@ struct Server::Impl {
     service = MakeEncoderService(&context);
   }
 
+  void OnDeviceLost(const LostDevice& lost);
+
   // Ends every call that is inside, then gRPC. limit: how long the last answers may take.
   void Shutdown(absl::Duration limit);
 
@@ -75,13 +77,22 @@ struct Server::Impl {
   Gate gate;
   ServiceContext context;
   Executor executor;
+  HealthService health;
+  std::atomic<bool> no_device = false;
   std::unique_ptr<Batcher> batcher;
   std::unique_ptr<TokenizerPool> tokenizers;
-  HealthService health;
   std::unique_ptr<grpc::Service> service;
   std::unique_ptr<grpc::Server> grpc_server;
   bool shut_down = false;
 };
+
+void Server::Impl::OnDeviceLost(const LostDevice& lost) {
+  if (lost.num_left == 0) {
+    no_device = true;
+    health.SetServing(false);
+  }
+  if (options.on_device_lost != nullptr) options.on_device_lost(lost);
+}
 
 void Server::Impl::Shutdown(absl::Duration limit) {
   if (shut_down) return;
@@ -128,7 +139,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, std::vec
 
 absl::Status Server::WarmUp() {
   for (const ServedModel& model : impl_->context.models) {
-    absl::Status status = lion::WarmUp(model, impl_->options.max_batch_tokens, impl_->options.limits.default_mode);
+    absl::Status status = lion::WarmUp(model, impl_->options.limits.default_mode);
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
@@ -145,7 +156,7 @@ bool Server::Drain(absl::Time signalled) {
   const auto left = [&](absl::Time until) { return std::max(until - impl.options.clock->Now(), absl::ZeroDuration()); };
 
   impl.health.SetServing(false);
-  absl::SleepFor(left(std::min(signalled + impl.options.drain_delay, end)));
+  if (!impl.no_device) absl::SleepFor(left(std::min(signalled + impl.options.drain_delay, end)));
 
   impl.gate.StartDraining();
   const absl::Time refused_until = impl.options.clock->Now() + impl.options.refusal_time;

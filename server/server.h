@@ -15,6 +15,7 @@
 // Threads: Create, WarmUp, Open, Drain and destruction on one thread; WarmUp and Drain block.
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <optional>
 #include <string>
@@ -24,6 +25,7 @@
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
 #include "server/api_keys.h"
+#include "server/batcher.h"
 #include "server/clock.h"
 #include "server/metrics.h"
 #include "server/served_model.h"
@@ -41,7 +43,6 @@ class Server {
     std::string listen = "0.0.0.0:50051";         // HOST:PORT; port 0 = any
     std::string metrics_listen = "0.0.0.0:9464";  // the same
     ServiceLimits limits;
-    int64_t max_batch_tokens = 16384;  // the size to which a batch is filled; a longer row travels alone
     int tokenizer_threads = 1;
     int64_t max_tokenizer_bytes = int64_t{256} << 20;       // text that waits for them or is in work
     TlsFiles tls;                                           // empty = plain text
@@ -49,6 +50,9 @@ class Server {
     absl::Duration drain_delay;                             // after the signal calls are served for this long
     absl::Duration drain_timeout = absl::Seconds(30);       // from the signal; then what is left is cut
     absl::Duration refusal_time = absl::Milliseconds(500);  // new calls are answered UNAVAILABLE for at least this long
+    // As Batcher's, after health has been set: without a device kServiceName is NOT_SERVING, and what comes is answered
+    // UNAVAILABLE; Drain is then to be called. Null = nobody is told.
+    std::function<void(const LostDevice&)> on_device_lost = nullptr;
     Clock* clock = Clock::Real();
   };
 
@@ -59,7 +63,7 @@ class Server {
   // As Drain with no time left, if Drain has not been called. Waits for a batch that runs.
   ~Server();
 
-  // Runs every model at max_batch_tokens. Before Open.
+  // Runs every model at its max_batch_tokens, on every device. Before Open.
   absl::Status WarmUp();
 
   // Calls are served from here on, and health says so.
@@ -69,7 +73,8 @@ class Server {
   // 1. kServiceName turns NOT_SERVING, "" stays. 2. For drain_delay calls are served as before. 3. New calls and new
   // stream messages get UNAVAILABLE, for at least refusal_time, until nothing is in flight. 4. When drain_timeout has
   // passed since signalled, what is left gets UNAVAILABLE and is counted. 5. gRPC is shut down.
-  // True if nothing was cut. After false a batch may still run, and destruction would wait for it.
+  // Without a device there is nothing to wait for in 2. True if nothing was cut. After false a batch may still run, and
+  // destruction would wait for it.
   bool Drain(absl::Time signalled);
 
   // With the real ports: "127.0.0.1:50051".

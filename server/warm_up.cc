@@ -4,6 +4,8 @@
 #include "server/warm_up.h"
 
 #include <algorithm>
+#include <deque>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -12,7 +14,8 @@
 
 namespace lion {
 
-absl::Status WarmUp(const ServedModel& model, int64_t max_batch_tokens, std::optional<ComputeMode> default_mode) {
+absl::Status WarmUp(const ServedModel& model, std::optional<ComputeMode> default_mode) {
+  const int64_t max_batch_tokens = model.info.max_batch_tokens;
   const bool parallel_only = default_mode == ComputeMode::kParallel;
   const int64_t longest =
       parallel_only ? std::min(model.max_sequence_tokens, kMaxParallelTokens) : model.max_sequence_tokens;
@@ -41,10 +44,28 @@ absl::Status WarmUp(const ServedModel& model, int64_t max_batch_tokens, std::opt
   }
   for (; left > 0; left -= short_row) add(std::min(short_row, left), RowOutput::kPooledMean);
 
-  std::vector<RowResult> results(rows.size());
-  const absl::Status status = model.encoder->Encode(rows, absl::MakeSpan(results));
-  if (status.ok()) return status;
-  return absl::Status(status.code(), absl::StrCat("model ", model.name, ": warm-up failed: ", status.message()));
+  struct Run {
+    size_t device;
+    absl::Status status;
+  };
+  std::deque<Run> runs;  // they stay where they are
+  std::vector<std::thread> threads;
+  for (size_t device = 0; device < model.encoders.size(); ++device) {
+    for (int i = 0; i < model.encoders[device]->max_concurrent_batches(); ++i) {
+      Run& run = runs.emplace_back(Run{device, absl::OkStatus()});
+      threads.emplace_back([&rows, &run, encoder = model.encoders[device]] {
+        std::vector<RowResult> results(rows.size());
+        run.status = encoder->Encode(rows, absl::MakeSpan(results));
+      });
+    }
+  }
+  for (std::thread& thread : threads) thread.join();
+  for (const auto& [device, status] : runs) {
+    if (status.ok()) continue;
+    return absl::Status(status.code(), absl::StrCat("model ", model.name, ": warm-up on ", model.info.devices[device],
+                                                    " failed: ", status.message()));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace lion

@@ -4,9 +4,8 @@
 #ifndef LION_SERVER_WARM_UP_H_
 #define LION_SERVER_WARM_UP_H_
 
-// The first batch of a model, run before anybody may call: buffers are grown and kernels made while nobody waits.
+// The first batches of a model, run before anybody may call: buffers are grown and kernels made while nobody waits.
 
-#include <cstdint>
 #include <optional>
 
 #include "absl/status/status.h"
@@ -15,10 +14,11 @@
 
 namespace lion {
 
-// Encodes one batch of max_batch_tokens tokens: half of it as long as rows get, half in short rows, so that both sides
-// of the crossover run; and one row through the head, if the model has one. Not counted by any metric. Blocks.
-// default_mode: as in ServiceLimits.
-absl::Status WarmUp(const ServedModel& model, int64_t max_batch_tokens, std::optional<ComputeMode> default_mode);
+// Encodes a batch of ModelInfo::max_batch_tokens tokens on every device, on all at once, and on each as often at once
+// as it takes batches: half of it as long as rows get, half in short rows, so that both sides of the crossover run; and
+// one row through the head, if the model has one. Not counted by any metric. Blocks. default_mode: as in ServiceLimits.
+// The first error, if any, naming model and device.
+absl::Status WarmUp(const ServedModel& model, std::optional<ComputeMode> default_mode);
 
 }  // namespace lion
 

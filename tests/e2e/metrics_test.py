@@ -33,6 +33,8 @@ CONTRACT = {
     "lion_model_info": ("device", "dtype", "model", "variant", "version"),
     "lion_build_info": ("commit", "version"),
     "lion_device_memory_bytes": ("device", "kind"),
+    "lion_device_up": ("device",),
+    "lion_batch_retries_total": (),
 }
 LABEL_VALUES = {
     "rpc": {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels"},

@@ -37,6 +37,10 @@ def test_what_absl_refuses_exits_1(flag):
 REFUSED = [
     ("--device=tpu", ["device", "tpu"]),
     ("--device=cuda:zero", ["device", "cuda:zero"]),
+    ("--device=cpu,cuda:0", ["device", "cpu,cuda:0", "cpu stands alone"]),
+    ("--device=cuda:0,cuda:0", ["device", "cuda:0 is named twice"]),
+    ("--device=cuda:0,", ["device", "takes auto, cpu, cuda"]),
+    ("--device=cuda:999", ["device", "cuda:999"]),
     ("--dtype=int4", ["dtype", "int4"]),
     ("--mode=quantum", ["mode", "quantum"]),
     ("--log_format=xml", ["log_format", "xml"]),
@@ -70,7 +74,7 @@ def test_values_that_we_refuse_exit_2(flag, words):
     refuses([flag, MODEL], words)
 
 
-@pytest.mark.parametrize("dtype", ["float16", "int8", "fp8"])
+@pytest.mark.parametrize("dtype", ["float16", "fp8"])
 def test_a_precision_that_the_cpu_does_not_have(dtype):
     refuses(["--device=cpu", f"--dtype={dtype}", MODEL], ["dtype", dtype])
 

@@ -11,13 +11,17 @@
 //   ... submit a row ...
 //   EXPECT_EQ(encoder.WaitForBatch().size(), 1);  // the batch is on the device now
 //   ... submit more, cancel, move the clock ...
-//   encoder.Finish();                             // or Finish(absl::InternalError("..."))
+//   encoder.Finish();                             // or Finish(absl::InternalError("...")), Finish(Lost("fake:0"))
 //   encoder.Release();                            // before the batcher is destroyed: nothing is held from here on
 
+#include <algorithm>
+#include <atomic>
 #include <cstdint>
+#include <deque>
 #include <limits>
 #include <optional>
 #include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -29,15 +33,26 @@
 
 namespace lion {
 
-// Works, simplified. Stateless: any number of calls at once.
+// What Encode says from the moment that its device is lost.
+inline absl::Status Lost(const std::string& device) {
+  return absl::UnavailableError(device + " is lost: cudaStreamSynchronize: unspecified launch failure");
+}
+
+// Works, simplified. Any number of calls at once.
 class FakeEncoder : public Encoder {
  public:
   struct Options {
     int64_t hidden_width = 4;     // E
     int64_t embedding_width = 4;  // W
     int64_t num_labels = 3;
-    std::optional<uint32_t> nan_id;   // a row that holds this id gets NaN
-    std::optional<uint32_t> fail_id;  // a batch that holds this id fails with INTERNAL "the device failed"
+    std::optional<uint32_t> nan_id = std::nullopt;  // a row that holds this id gets NaN
+    std::optional<uint32_t> fail_id =
+        std::nullopt;                              // a batch that holds this id fails with INTERNAL "the device failed"
+    std::string device = "cpu";                    // the name that Lost gives it
+    std::optional<int> lost_after = std::nullopt;  // batches; then the device is lost
+    std::optional<uint32_t> lose_id = std::nullopt;  // a batch that holds this id loses the device
+    int max_concurrent_batches = 1;
+    DeviceUsage usage = {};
   };
 
   FakeEncoder() : FakeEncoder(Options()) {}
@@ -45,6 +60,11 @@ class FakeEncoder : public Encoder {
 
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override {
     if (results.size() != rows.size()) return absl::InvalidArgumentError("results and rows differ in number");
+    if (options_.lost_after.has_value() && num_batches_++ >= *options_.lost_after) lost_ = true;
+    for (const Row& row : rows) {
+      if (options_.lose_id.has_value() && Holds(row, *options_.lose_id)) lost_ = true;
+    }
+    if (lost_) return Lost(options_.device);
     for (const Row& row : rows) {
       if (options_.fail_id.has_value() && Holds(row, *options_.fail_id)) {
         return absl::InternalError("the device failed");
@@ -53,6 +73,9 @@ class FakeEncoder : public Encoder {
     for (size_t b = 0; b < rows.size(); ++b) results[b] = Answer(rows[b]);
     return absl::OkStatus();
   }
+
+  int max_concurrent_batches() const override { return options_.max_concurrent_batches; }
+  DeviceUsage usage() const override { return options_.usage; }
 
   // What Encode gives for one row.
   RowResult Answer(const Row& row) const {
@@ -94,12 +117,15 @@ class FakeEncoder : public Encoder {
   }
 
   const Options options_;
+  std::atomic<int> num_batches_ = 0;
+  std::atomic<bool> lost_ = false;
 };
 
-// Moves when told. Its answers are FakeEncoder's. One Encode at a time; the other methods are for the test's threads.
+// Moves when told. Its answers are FakeEncoder's. As many Encode calls at a time as Options says; the other methods are
+// for the test's threads.
 class PuppetEncoder : public Encoder {
  public:
-  // A row of the batch that is held.
+  // A row of a batch that is held.
   struct HeldRow {
     std::vector<uint32_t> ids;
     std::vector<uint32_t> type_ids;
@@ -112,78 +138,82 @@ class PuppetEncoder : public Encoder {
   explicit PuppetEncoder(const FakeEncoder::Options& options) : fake_(options) {}
 
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override {
-    absl::Status status;
-    std::set<int> nan_rows;
+    Batch batch;
+    for (const Row& row : rows) {
+      batch.rows.push_back({{row.ids.begin(), row.ids.end()},
+                            {row.type_ids.begin(), row.type_ids.end()},
+                            row.mode,
+                            row.chunk_tokens,
+                            row.output});
+    }
     {
       absl::MutexLock lock(&mu_);
       ++num_batches_;
-      if (!released_) {
-        held_.clear();
-        for (const Row& row : rows) {
-          held_.push_back({{row.ids.begin(), row.ids.end()},
-                           {row.type_ids.begin(), row.type_ids.end()},
-                           row.mode,
-                           row.chunk_tokens,
-                           row.output});
-        }
-        state_ = State::kHeld;
-        changed_.SignalAll();
-        while (state_ != State::kTold && !released_) changed_.Wait(&mu_);
-        state_ = State::kIdle;
-        status = std::move(status_);
-        nan_rows = std::move(nan_rows_);
-        status_ = absl::OkStatus();
-        nan_rows_.clear();
-      }
+      held_.push_back(&batch);
+      changed_.SignalAll();
+      while (!batch.told && !released_) changed_.Wait(&mu_);
+      held_.erase(std::remove(held_.begin(), held_.end(), &batch), held_.end());
     }
-    if (!status.ok()) return status;
-    status = fake_.Encode(rows, results);
-    for (int b : nan_rows) results[b].values.back() = std::numeric_limits<float>::quiet_NaN();
+    if (!batch.status.ok()) return batch.status;
+    const absl::Status status = fake_.Encode(rows, results);
+    for (int b : batch.nan_rows) results[b].values.back() = std::numeric_limits<float>::quiet_NaN();
     return status;
   }
 
-  // Waits until a batch is held and returns it.
-  std::vector<HeldRow> WaitForBatch() {
+  int max_concurrent_batches() const override { return fake_.max_concurrent_batches(); }
+
+  // Waits until a batch is held and returns it; the oldest of several.
+  std::vector<HeldRow> WaitForBatch() { return WaitForBatches(1).front(); }
+
+  // Waits until at least n are held and returns all, the oldest first.
+  std::vector<std::vector<HeldRow>> WaitForBatches(size_t n) {
     absl::MutexLock lock(&mu_);
-    while (state_ != State::kHeld) changed_.Wait(&mu_);
-    return held_;
+    while (held_.size() < n) changed_.Wait(&mu_);
+    std::vector<std::vector<HeldRow>> batches;
+    for (const Batch* batch : held_) batches.push_back(batch->rows);
+    return batches;
   }
 
-  // Waits until a batch is held and lets it end: with status, or OK with NaN in the rows named.
+  // Waits until a batch is held and lets the oldest end: with status, or OK with NaN in the rows named.
   void Finish(absl::Status status = absl::OkStatus(), std::set<int> nan_rows = {}) {
     absl::MutexLock lock(&mu_);
-    while (state_ != State::kHeld) changed_.Wait(&mu_);
-    status_ = std::move(status);
-    nan_rows_ = std::move(nan_rows);
-    state_ = State::kTold;
+    while (held_.empty()) changed_.Wait(&mu_);
+    Batch& batch = *held_.front();
+    held_.pop_front();
+    batch.status = std::move(status);
+    batch.nan_rows = std::move(nan_rows);
+    batch.told = true;
     changed_.SignalAll();
   }
 
-  // Lets go of the batch that is held, and holds none from now on.
+  // Lets go of the batches that are held, and holds none from now on.
   void Release() {
     absl::MutexLock lock(&mu_);
     released_ = true;
     changed_.SignalAll();
   }
 
-  // Encode calls so far, a held one included.
+  // Encode calls so far, those held included.
   int num_batches() const {
     absl::MutexLock lock(&mu_);
     return num_batches_;
   }
 
  private:
-  enum class State { kIdle, kHeld, kTold };
+  // On its Encode's stack. Guarded by mu_ while it is in held_, its Encode's own afterwards.
+  struct Batch {
+    std::vector<HeldRow> rows;
+    absl::Status status;
+    std::set<int> nan_rows;
+    bool told = false;
+  };
 
   FakeEncoder fake_;
   mutable absl::Mutex mu_;
   absl::CondVar changed_;
-  State state_ ABSL_GUARDED_BY(mu_) = State::kIdle;
   bool released_ ABSL_GUARDED_BY(mu_) = false;
   int num_batches_ ABSL_GUARDED_BY(mu_) = 0;
-  std::vector<HeldRow> held_ ABSL_GUARDED_BY(mu_);
-  absl::Status status_ ABSL_GUARDED_BY(mu_);
-  std::set<int> nan_rows_ ABSL_GUARDED_BY(mu_);
+  std::deque<Batch*> held_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace lion

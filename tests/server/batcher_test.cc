@@ -5,23 +5,18 @@
 
 #include <algorithm>
 #include <memory>
-#include <random>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
-#include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/fakes/fake_clock.h"
 #include "tests/fakes/fake_encoder.h"
+#include "tests/server/batcher_rows.h"
 
 namespace lion {
 namespace {
@@ -30,55 +25,6 @@ using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
-
-// Where the dones of a test put their answers, each under the row's name, in the order they came.
-class Answers {
- public:
-  struct Named {
-    std::string name;
-    RowAnswer answer;
-  };
-
-  std::function<void(RowAnswer)> Done(std::string name) {
-    return [this, name = std::move(name)](RowAnswer answer) {
-      absl::MutexLock lock(&mu_);
-      answers_.push_back({name, std::move(answer)});
-      arrived_.SignalAll();
-    };
-  }
-
-  // Waits for the next answers, n of them, and takes them all.
-  std::vector<Named> Take(size_t n) {
-    absl::MutexLock lock(&mu_);
-    while (answers_.size() < n) arrived_.Wait(&mu_);
-    return std::exchange(answers_, {});
-  }
-
-  size_t size() const {
-    absl::MutexLock lock(&mu_);
-    return answers_.size();
-  }
-
- private:
-  mutable absl::Mutex mu_;
-  absl::CondVar arrived_;
-  std::vector<Named> answers_ ABSL_GUARDED_BY(mu_);
-};
-
-std::vector<std::string> Names(const std::vector<Answers::Named>& answers) {
-  std::vector<std::string> names;
-  names.reserve(answers.size());
-  for (const Answers::Named& a : answers) names.push_back(a.name);
-  return names;
-}
-
-// First ids of the rows of a batch: the tests give each row its own.
-std::vector<uint32_t> Ids(const std::vector<PuppetEncoder::HeldRow>& batch) {
-  std::vector<uint32_t> ids;
-  ids.reserve(batch.size());
-  for (const PuppetEncoder::HeldRow& row : batch) ids.push_back(row.ids[0]);
-  return ids;
-}
 
 // Two models, each on a puppet, and a batcher with a budget of 100 tokens and room for 200.
 class BatcherTest : public ::testing::Test {
@@ -89,14 +35,7 @@ class BatcherTest : public ::testing::Test {
   }
 
   // A row of that many tokens, whose first id is id.
-  PendingRow MakeRow(uint32_t id, int64_t tokens, int model = 0) {
-    PendingRow row;
-    row.model = model;
-    row.ids.assign(static_cast<size_t>(tokens), 1);
-    row.ids[0] = id;
-    row.done = answers_.Done(absl::StrCat(id));
-    return row;
-  }
+  PendingRow MakeRow(uint32_t id, int64_t tokens, int model = 0) { return lion::MakeRow(id, tokens, &answers_, model); }
 
   absl::Status Submit(PendingRow row) {
     std::vector<PendingRow> rows;
@@ -110,14 +49,7 @@ class BatcherTest : public ::testing::Test {
     ASSERT_THAT(Ids(puppet_.WaitForBatch()), ElementsAre(0));
   }
 
-  // The value of a series in the metrics' text, or -1 if it is not there.
-  double Metric(const std::string& series) const {
-    for (absl::string_view line : absl::StrSplit(metrics_.TextForTest(), '\n')) {
-      double value = 0;
-      if (absl::ConsumePrefix(&line, series + " ") && absl::SimpleAtod(line, &value)) return value;
-    }
-    return -1;
-  }
+  double Metric(const std::string& series) const { return MetricValue(metrics_, series); }
   double NumDropped(const char* reason) const {
     return Metric(absl::StrCat("lion_dropped_total{reason=\"", reason, "\"}"));
   }
@@ -125,7 +57,8 @@ class BatcherTest : public ::testing::Test {
   static ServedModel MakeModel(std::string name, Encoder* encoder) {
     ServedModel model;
     model.name = std::move(name);
-    model.encoder = encoder;
+    model.encoders = {encoder};
+    model.info.max_batch_tokens = 100;
     return model;
   }
 
@@ -137,9 +70,7 @@ class BatcherTest : public ::testing::Test {
   Answers answers_;
   // Last: it ends before what it uses.
   std::unique_ptr<Batcher> batcher_ = std::make_unique<Batcher>(
-      models_,
-      Batcher::Options{
-          .policy = {.max_batch_tokens = 100}, .max_queue_tokens = 200, .clock = &clock_, .metrics = &metrics_});
+      models_, Batcher::Options{.max_queue_tokens = 200, .clock = &clock_, .metrics = &metrics_});
 };
 
 TEST_F(BatcherTest, AnswersARowWithTheEncodersResult) {
@@ -548,11 +479,12 @@ TEST(BatcherLimitsTest, ALongQueueLeavesInBatchesOfTheLookAhead) {
   PuppetEncoder puppet;
   ServedModel model;
   model.name = "demo";
-  model.encoder = &puppet;
+  model.encoders = {&puppet};
+  model.info.max_batch_tokens = 1 << 20;
   Metrics metrics({model});
   Answers answers;
   FakeClock clock;
-  Batcher batcher({model}, {.policy = {.max_batch_tokens = 1 << 20}, .clock = &clock, .metrics = &metrics});
+  Batcher batcher({model}, {.clock = &clock, .metrics = &metrics});
   auto submit = [&](int rows) {
     std::vector<PendingRow> call(static_cast<size_t>(rows));
     for (PendingRow& row : call) {
@@ -565,114 +497,10 @@ TEST(BatcherLimitsTest, ALongQueueLeavesInBatchesOfTheLookAhead) {
   puppet.WaitForBatch();
   submit(100'000);
   puppet.Finish();
-  EXPECT_THAT(puppet.WaitForBatch(), SizeIs(Batcher::kLookAheadRows));
+  EXPECT_THAT(puppet.WaitForBatch(), SizeIs(RowQueue::kLookAheadRows));
   puppet.Release();
   answers.Take(100'001);
-  EXPECT_EQ(puppet.num_batches(), 1 + (100'000 + Batcher::kLookAheadRows - 1) / Batcher::kLookAheadRows);
-}
-
-// Many threads, random lengths, models, cancels, deadlines and refusals, and a stop in the middle: every row that was
-// taken is answered exactly once, no other ever, and every count returns to where it was.
-TEST(BatcherStressTest, EveryTakenRowIsAnsweredExactlyOnce) {
-  constexpr int kThreads = 4, kCalls = 300;
-  FakeEncoder encoder({.nan_id = 13, .fail_id = 14});
-  ServedModel a, b;
-  a.name = "a";
-  b.name = "b";
-  a.encoder = b.encoder = &encoder;
-  for (bool stop_early : {false, true}) {
-    Metrics metrics({a, b});
-    FakeClock clock;
-    struct Outcome {
-      std::atomic<int> answers = 0;
-      bool taken = false;  // by the thread that submits
-    };
-    std::vector<std::vector<Outcome>> outcomes;
-    outcomes.reserve(kThreads);
-    for (int t = 0; t < kThreads; ++t) outcomes.emplace_back(kCalls * 4);
-    std::atomic<int> ok = 0, dropped = 0, failed = 0, rooms = 0, asked = 0;
-    {
-      Batcher batcher(
-          {a, b}, {.policy = {.max_batch_tokens = 64}, .max_queue_tokens = 256, .clock = &clock, .metrics = &metrics});
-      std::vector<std::thread> threads;
-      threads.reserve(kThreads);
-      for (int t = 0; t < kThreads; ++t) {
-        threads.emplace_back([&, t] {
-          std::mt19937 random(static_cast<uint32_t>(t));
-          std::vector<std::shared_ptr<std::atomic<bool>>> flags;
-          for (int call = 0; call < kCalls; ++call) {
-            auto cancelled = std::make_shared<std::atomic<bool>>(random() % 8 == 0);
-            flags.push_back(cancelled);
-            std::vector<PendingRow> rows(1 + random() % 4);
-            int64_t tokens = 0;
-            for (size_t r = 0; r < rows.size(); ++r) {
-              PendingRow& row = rows[r];
-              row.model = static_cast<int>(random() % 2);
-              row.ids.assign(1 + random() % 40, 1);
-              row.ids[0] = random() % 200;  // 13 gives NaN, 14 fails the batch
-              row.cancelled = cancelled;
-              if (random() % 8 == 0) row.deadline = clock.Now() + absl::Microseconds(random() % 3);
-              Outcome& outcome = outcomes[t][call * 4 + r];
-              row.done = [&](const RowAnswer& answer) {
-                ++outcome.answers;
-                switch (answer.status.code()) {
-                  case absl::StatusCode::kOk:
-                    ++ok;
-                    break;
-                  case absl::StatusCode::kInternal:
-                    ++failed;
-                    break;
-                  default:
-                    ++dropped;
-                }
-              };
-              tokens += static_cast<int64_t>(row.ids.size());
-            }
-            const size_t num_rows = rows.size();
-            const absl::Status status = batcher.Submit(std::move(rows));
-            for (size_t r = 0; r < num_rows; ++r) outcomes[t][call * 4 + r].taken = status.ok();
-            if (absl::IsResourceExhausted(status)) {
-              ++asked;
-              absl::Notification room;
-              batcher.WhenRoom(tokens, [&] {
-                ++rooms;
-                room.Notify();
-              });
-              room.WaitForNotification();
-            }
-            clock.Advance(absl::Microseconds(1));
-            flags[random() % flags.size()]->store(true);
-            if (stop_early && t == 0 && call == kCalls / 2) batcher.Stop();
-          }
-        });
-      }
-      for (std::thread& thread : threads) thread.join();
-      batcher.Stop();
-      EXPECT_EQ(batcher.num_pending_rows(), 0);
-    }
-    int taken = 0;
-    for (const std::vector<Outcome>& of_thread : outcomes) {
-      for (const Outcome& outcome : of_thread) {
-        taken += outcome.taken;
-        ASSERT_EQ(outcome.answers, outcome.taken ? 1 : 0);
-      }
-    }
-    EXPECT_EQ(ok + failed + dropped, taken);
-    EXPECT_GT(ok, 0);
-    EXPECT_GT(dropped, 0);
-    EXPECT_EQ(rooms, asked);
-    double counted_dropped = 0;
-    for (absl::string_view line : absl::StrSplit(metrics.TextForTest(), '\n')) {
-      if (absl::StartsWith(line, "lion_queue_sequences{") || absl::StartsWith(line, "lion_queue_tokens{")) {
-        EXPECT_TRUE(absl::EndsWith(line, "} 0")) << line;
-      }
-      double value = 0;
-      if (absl::StartsWith(line, "lion_dropped_total{") && absl::SimpleAtod(line.substr(line.rfind(' ')), &value)) {
-        counted_dropped += value;
-      }
-    }
-    EXPECT_EQ(counted_dropped, dropped);
-  }
+  EXPECT_EQ(puppet.num_batches(), 1 + (100'000 + RowQueue::kLookAheadRows - 1) / RowQueue::kLookAheadRows);
 }
 
 }  // namespace

@@ -32,7 +32,7 @@ class CallTest : public testing::Test {
     model.name = "text";
     model.info = TestModelInfo();
     model.tokenizer = tokenizer_.get();
-    model.encoder = &encoder_;
+    model.encoders = {&encoder_};
     model.max_sequence_tokens = 64;
     context_.models = {model};
     context_.limits.max_request_tokens = context_.limits.max_queue_tokens = 20;

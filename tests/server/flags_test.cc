@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -39,8 +40,7 @@ const Case kCases[] = {
     {"DType", [](auto* f) { f->dtype = "int4"; }, {"--dtype=int4", "bfloat16"}},
     {"Float16",
      [](auto* f) { f->dtype = "float16"; },
-     {"--dtype=float16", "not available on cpu: it has float32, bfloat16"}},
-    {"Int8", [](auto* f) { f->dtype = "int8"; }, {"--dtype=int8", "not available on cpu"}},
+     {"--dtype=float16", "not available on cpu: it has float32, bfloat16, int8"}},
     {"Fp8", [](auto* f) { f->dtype = "fp8"; }, {"--dtype=fp8", "not available on cpu"}},
     {"Device", [](auto* f) { f->device = "tpu"; }, {"--device=tpu", "auto, cpu, cuda"}},
     {"DeviceEmpty", [](auto* f) { f->device = ""; }, {"--device=", "auto, cpu, cuda"}},
@@ -87,7 +87,8 @@ INSTANTIATE_TEST_SUITE_P(Cases, RefusedFlagTest, testing::ValuesIn(kCases),
 TEST(FlagsTest, ZeroIsTheDefault) {
   const absl::StatusOr<ServerConfig> config = CheckFlags(FlagValues(), kModels, 6);
   ASSERT_TRUE(config.ok()) << config.status();
-  EXPECT_EQ(config->server.max_batch_tokens, 16384);
+  EXPECT_EQ(config->max_batch_tokens, 0);  // the device says
+  EXPECT_EQ(config->devices, std::vector<std::string>{"cpu"});
   EXPECT_EQ(config->max_sequence_tokens, 131072);
   EXPECT_EQ(config->server.limits.max_queue_tokens, 1048576);
   EXPECT_EQ(config->server.limits.max_request_tokens, 1048576);
@@ -137,38 +138,80 @@ TEST(FlagsTest, ValuesArrive) {
 }
 
 TEST(FlagsTest, TheDeviceFollowsTheBuildAndTheMachine) {
-  struct Choice {
+  const struct {
     std::string device;
     int num_cuda_devices;  // -1 = a build without CUDA
-    std::string chosen;    // empty = refused
-    DType dtype = DType::kFloat32;
-    int64_t max_batch_tokens = 16384;
+    std::vector<std::string> chosen;
+  } cases[] = {
+      {"auto", -1, {"cpu"}},
+      {"auto", 0, {"cpu"}},
+      {"auto", 2, {"cuda:0", "cuda:1"}},
+      {"cpu", 2, {"cpu"}},
+      {"cuda", 1, {"cuda:0"}},
+      {"cuda", 3, {"cuda:0", "cuda:1", "cuda:2"}},
+      {"cuda:1", 2, {"cuda:1"}},
+      {"cuda:1,cuda:0", 2, {"cuda:1", "cuda:0"}},  // the first is where the crossover is measured
+      {"cuda:01", 2, {"cuda:1"}},
   };
-  const std::vector<Choice> cases = {
-      {"auto", -1, "cpu"},
-      {"auto", 0, "cpu"},
-      {"auto", 2, "cuda:0", DType::kBFloat16, 65536},
-      {"cpu", 2, "cpu"},
-      {"cuda", 2, "cuda:0", DType::kBFloat16, 65536},
-      {"cuda:1", 2, "cuda:1", DType::kBFloat16, 65536},
-      {"cuda:1", -1, ""},
-      {"cuda:0,cuda:1", 2, ""},
-  };
-  for (const Choice& c : cases) {
+  for (const auto& c : cases) {
     FlagValues flags;
     flags.device = c.device;
     const absl::StatusOr<ServerConfig> config = CheckFlags(flags, kModels, 1, c.num_cuda_devices);
-    ASSERT_EQ(config.ok(), !c.chosen.empty()) << c.device << " " << config.status();
-    if (!config.ok()) continue;
-    EXPECT_EQ(config->device, c.chosen);
-    EXPECT_EQ(config->dtype, c.dtype);
-    EXPECT_EQ(config->server.max_batch_tokens, c.max_batch_tokens);
+    ASSERT_TRUE(config.ok()) << c.device << " " << config.status();
+    EXPECT_EQ(config->devices, c.chosen);
+    EXPECT_EQ(config->dtype, c.chosen[0] == "cpu" ? DType::kFloat32 : DType::kBFloat16);
+    EXPECT_EQ(config->max_batch_tokens, 0);  // the device says
   }
+}
+
+TEST(FlagsTest, BadDevices) {
+  const struct {
+    std::string device;
+    int num_cuda_devices;
+    const char* says;
+  } cases[] = {
+      {"", 2, "takes auto, cpu, cuda (every GPU), or a list like cuda:0,cuda:1"},
+      {"gpu", 2, "takes auto"},
+      {"cuda:", 2, "takes auto"},
+      {"cuda:x", 2, "takes auto"},
+      {"cuda:-1", 2, "takes auto"},
+      {"cuda:+1", 2, "takes auto"},
+      {"cuda: 1", 2, "takes auto"},
+      {"cuda:99999999999", 2, "takes auto"},
+      {"CUDA:0", 2, "takes auto"},
+      {"cuda:0,", 2, "takes auto"},
+      {",cuda:0", 2, "takes auto"},
+      {"cuda:0 cuda:1", 2, "takes auto"},
+      {"cuda:0,cpu", 2, "cpu stands alone"},
+      {"cpu,cpu", 2, "cpu stands alone"},
+      {"cpu,cuda:0", -1, "cpu stands alone"},
+      {"cuda,cuda:0", 2, "cuda stands alone"},
+      {"cuda:0,auto", 2, "auto stands alone"},
+      {"cuda:0,cuda:1,cuda:0", 2, "cuda:0 is named twice"},
+      {"cuda:1,cuda:01", 2, "cuda:1 is named twice"},
+      {"cuda:2", 2, "there is no cuda:2; it takes cuda:0, cuda:1"},
+      {"cuda:0,cuda:7", 1, "there is no cuda:7; it takes cuda:0"},
+      {"cuda", 0, "no GPU is to be seen; it takes auto, cpu"},
+      {"cuda:0", 0, "no GPU is to be seen"},
+      {"cuda", -1, "this build has no CUDA; it takes auto, cpu"},
+      {"cuda:0,cuda:1", -1, "this build has no CUDA"},
+  };
+  for (const auto& c : cases) {
+    FlagValues flags;
+    flags.device = c.device;
+    const absl::Status status = CheckFlags(flags, kModels, 1, c.num_cuda_devices).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << c.device;
+    EXPECT_THAT(std::string(status.message()), HasSubstr(absl::StrCat("--device=", c.device, ": ")));
+    EXPECT_THAT(std::string(status.message()), HasSubstr(c.says));
+  }
+}
+
+TEST(FlagsTest, ADTypeThatTheDeviceLacksIsRefusedWithWhatItHas) {
   FlagValues flags;
   flags.device = "cuda";
   flags.dtype = "int8";
   EXPECT_THAT(std::string(CheckFlags(flags, kModels, 1, 1).status().message()),
-              testing::HasSubstr("not available on cuda: it has float32, bfloat16"));
+              HasSubstr("--dtype=int8: dtype int8 is not available on cuda: it has float32, bfloat16"));
 }
 
 TEST(FlagsTest, ModelsAreNamedByTheirFolderOrByHand) {

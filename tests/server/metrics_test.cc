@@ -35,12 +35,33 @@ std::vector<ServedModel> TwoModels() {
   a.info.version = "0123456789ab";
   a.info.variant_name = "lion-s";
   a.info.dtype = DType::kBFloat16;
-  a.encoder = &encoder;
+  a.encoders = {&encoder};
   ServedModel b = a;
   b.name = "other";
   b.info.variant_name = "lion-lit";
   b.info.dtype = DType::kFloat32;
   return {a, b};
+}
+
+// Two models on two GPUs. Each says of itself what its Options hold.
+std::vector<ServedModel> OnTwoGpus() {
+  static FakeEncoder* encoders[4];
+  for (int i = 0; i < 4; ++i) {
+    DeviceUsage usage;
+    usage.weights_bytes = 100 + i;
+    usage.buffer_bytes = 1000 + i;
+    usage.free_bytes = i % 2 == 0 ? 60000 : 70000;
+    usage.total_bytes = 80000;
+    usage.busy = absl::Milliseconds(1500 + i);
+    if (encoders[i] == nullptr) encoders[i] = new FakeEncoder({.usage = usage});
+  }
+  std::vector<ServedModel> models = TwoModels();
+  for (int i = 0; i < 2; ++i) {
+    models[i].info.devices = {"cuda:0", "cuda:1"};
+    models[i].info.device = "cuda:0,cuda:1";
+    models[i].encoders = {encoders[2 * i], encoders[2 * i + 1]};
+  }
+  return models;
 }
 
 // The value of a series as it stands in the text, or -1 if it is not there.
@@ -55,7 +76,7 @@ double Value(const std::string& text, const std::string& series) {
 TEST(MetricsTest, EverythingWithFewLabelsStandsAtZero) {
   const Metrics metrics(TwoModels());
   const std::string text = metrics.TextForTest();
-  std::vector<std::string> expected;
+  std::vector<std::string> expected = {"lion_batch_retries_total"};
   for (const char* reason : {"queue_full", "deadline", "memory", "draining", "unauthenticated"}) {
     expected.push_back(absl::StrCat("lion_rejected_total{reason=\"", reason, "\"}"));
   }
@@ -111,8 +132,38 @@ TEST(MetricsTest, ProcessAndDeviceAreRead) {
   EXPECT_GE(Value(text, "process_open_fds"), 3);
   EXPECT_GT(Value(text, "process_max_fds"), Value(text, "process_open_fds"));
   EXPECT_GT(Value(text, "lion_device_memory_bytes{device=\"cpu\",kind=\"used\"}"), 1 << 20);
+  EXPECT_EQ(Value(text, "lion_device_up{device=\"cpu\"}"), 1);
+  EXPECT_EQ(Value(text, "lion_device_memory_bytes{device=\"cpu\",kind=\"weights\"}"), -1);
   EXPECT_GT(Value(text, "lion_device_memory_bytes{device=\"cpu\",kind=\"total\"}"),
             Value(text, "lion_device_memory_bytes{device=\"cpu\",kind=\"used\"}"));
+}
+
+TEST(MetricsTest, EachDeviceIsShown) {
+  Metrics metrics(OnTwoGpus());
+  metrics.DeviceLost(1);
+  metrics.BatchRetried();
+  const std::string text = metrics.TextForTest();
+  for (const char* device : {"cuda:0", "cuda:1"}) {
+    for (const char* model : {"dtype=\"bfloat16\",model=\"demo\",variant=\"lion-s\"",
+                              "dtype=\"float32\",model=\"other\",variant=\"lion-lit\""}) {
+      EXPECT_EQ(
+          Value(text, absl::StrCat("lion_model_info{device=\"", device, "\",", model, ",version=\"0123456789ab\"}")),
+          1);
+    }
+  }
+  const auto memory = [&text](const char* device, const char* kind) {
+    return Value(text, absl::StrCat("lion_device_memory_bytes{device=\"", device, "\",kind=\"", kind, "\"}"));
+  };
+  EXPECT_EQ(memory("cuda:0", "total"), 80000);
+  EXPECT_EQ(memory("cuda:0", "used"), 20000);
+  EXPECT_EQ(memory("cuda:1", "used"), 10000);
+  EXPECT_EQ(memory("cuda:0", "weights"), 100 + 102);  // of both models
+  EXPECT_EQ(memory("cuda:1", "buffers"), 1001 + 1003);
+  EXPECT_EQ(memory("cpu", "used"), -1);
+  EXPECT_NEAR(Value(text, "lion_device_busy_seconds_total{device=\"cuda:0\"}"), 1.5 + 1.502, 1e-9);
+  EXPECT_EQ(Value(text, "lion_device_up{device=\"cuda:0\"}"), 1);
+  EXPECT_EQ(Value(text, "lion_device_up{device=\"cuda:1\"}"), 0);
+  EXPECT_EQ(Value(text, "lion_batch_retries_total"), 1);
 }
 
 TEST(MetricsTest, CallsAreCountedTimedAndInFlight) {

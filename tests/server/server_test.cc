@@ -10,7 +10,9 @@
 #include <thread>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "absl/time/clock.h"
 #include "gmock/gmock.h"
@@ -48,7 +50,7 @@ TEST(ServerTest, APortInUseIsNamed) {
   FakeEncoder encoder;
   model.name = "m";
   model.info = TestModelInfo();
-  model.encoder = &encoder;
+  model.encoders = {&encoder};
   model.max_sequence_tokens = 10;
   Server::Options options = TestServerOptions();
   options.listen = first->address();
@@ -61,6 +63,88 @@ TEST(ServerTest, APortInUseIsNamed) {
   EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(status.message()), HasSubstr(first->metrics_address()));
 }
+
+// ---------------------------------------------------------------------------------------------------------- devices
+
+class DeviceLossTest : public testing::Test {
+ protected:
+  DeviceLossTest() {
+    Server::Options options = TestServerOptions();
+    options.drain_delay = absl::Hours(1);  // nobody waits for it once no device is left
+    options.on_device_lost = [this](const LostDevice& lost) {
+      absl::MutexLock lock(&mu_);
+      lost_.push_back(absl::StrCat(lost.name, ", ", lost.num_left, " left, health ", server_->Health(kServiceName)));
+    };
+    server_ = std::make_unique<TestServer>(std::move(options), std::vector<Encoder*>{&first_, &second_});
+    server_->Open();
+  }
+
+  std::vector<std::string> lost() {
+    absl::MutexLock lock(&mu_);
+    return lost_;
+  }
+
+  static FakeEncoder::Options LostAfter(const char* device, int batches) {
+    FakeEncoder::Options options = TestEncoderOptions();
+    options.device = device;
+    options.lost_after = batches;
+    return options;
+  }
+
+  FakeEncoder first_{LostAfter("fake:0", 2)};
+  FakeEncoder second_{LostAfter("fake:1", 5)};
+  absl::Mutex mu_;
+  std::vector<std::string> lost_ ABSL_GUARDED_BY(mu_);
+  std::unique_ptr<TestServer> server_;
+};
+
+TEST_F(DeviceLossTest, CallersNoticeNothingUntilTheLastOneIsGone) {
+  // Each call is a batch; 2 + 5 of them end well.
+  for (int i = 0; i < 7; ++i) {
+    const grpc::Status status = Embed(*server_);
+    ASSERT_TRUE(status.ok()) << i << ": " << status.error_message();
+  }
+  const grpc::Status status = Embed(*server_);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), testing::MatchesRegex("fake:. is lost: cudaStreamSynchronize: .*"));
+  EXPECT_EQ(server_->Health(kServiceName), "NOT_SERVING");
+  EXPECT_EQ(server_->Health(""), "SERVING");
+  ASSERT_EQ(lost().size(), 2);
+  EXPECT_THAT(lost()[0], HasSubstr("1 left, health SERVING"));
+  EXPECT_THAT(lost()[1], HasSubstr("0 left, health NOT_SERVING"));
+  for (const char* device : {"fake:0", "fake:1"}) {
+    EXPECT_EQ(server_->Metric(absl::StrCat("lion_device_up{device=\"", device, "\"}")), 0);
+  }
+  EXPECT_EQ(server_->Metric(Requests("Embed", "text", "OK")), 7);
+  EXPECT_EQ(server_->Metric(Requests("Embed", "text", "UNAVAILABLE")), 1);
+  EXPECT_EQ(server_->Metric("lion_sequences_total{model=\"text\",mode=\"parallel\"}"), 7);
+  EXPECT_EQ(server_->Metric("lion_batch_retries_total"), 1);
+  // What needs no device is still served, what needs one is refused in the device's words.
+  grpc::ClientContext context;
+  v1::TokenizeResponse tokens;
+  EXPECT_TRUE(server_->stub()->Tokenize(&context, WithInputs<v1::TokenizeRequest>({TextInput("a")}), &tokens).ok());
+  EXPECT_EQ(Embed(*server_).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_TRUE((*server_)->Drain(absl::Now()));
+}
+
+TEST_F(DeviceLossTest, AStreamEndsWithTheDevicesWords) {
+  grpc::ClientContext context;
+  const auto stream = server_->stub()->EmbedStream(&context);
+  v1::EmbedResponse response;
+  for (int i = 0; i < 7; ++i) {
+    ASSERT_TRUE(stream->Write(EmbedIds({1})));
+    ASSERT_TRUE(stream->Read(&response));
+    EXPECT_FALSE(response.has_error());
+  }
+  ASSERT_TRUE(stream->Write(EmbedIds({1})));
+  EXPECT_FALSE(stream->Read(&response));
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_THAT(status.error_message(), HasSubstr("is lost: cudaStreamSynchronize"));
+}
+
+// ------------------------------------------------------------------------------------------------------------ the
+// drain
 
 // A server that drains on a thread of its own.
 class DrainTest : public testing::Test {

@@ -296,9 +296,7 @@ TEST(ServiceAnswerTest, AnAnswerThatWouldNotTravelIsRefusedBeforeItIsComputed) {
 }
 
 TEST(ServiceLoadingTest, BeforeOpenCallsAreUnavailableAndHealthSaysSo) {
-  Server::Options options = TestServerOptions();
-  options.max_batch_tokens = 100;
-  TestServer server(options);
+  TestServer server(TestServerOptions(), {}, /*max_batch_tokens=*/100);
   EXPECT_EQ(server.Health(""), "SERVING");
   EXPECT_EQ(server.Health(kServiceName), "NOT_SERVING");
   for (const char* method : {"Embed", "Classify", "Tokenize", "ListModels"}) {

@@ -92,9 +92,8 @@ TEST_F(StreamTest, AnAnswerComesBeforeTheNextMessage) {
 }
 
 TEST(StreamErrorTest, WhatAUnaryCallWouldRefuseIsAnsweredInItsTurn) {
-  Server::Options options = TestServerOptions();
-  options.max_batch_tokens = 1;  // one row a batch, so that the one that breaks the device takes no other with it
-  TestServer server(options);
+  // One row a batch, so that the one that breaks the device takes no other with it.
+  TestServer server(TestServerOptions(), {}, /*max_batch_tokens=*/1);
   server.Open();
   grpc::ClientContext context;
   const auto stream = server.stub()->EmbedStream(&context);
@@ -167,7 +166,8 @@ TEST_F(StreamTest, LoadingAndUnknownMethods) {
 // With a device that moves only when told, and room for 100 tokens.
 class PuppetStreamTest : public testing::Test {
  protected:
-  PuppetStreamTest() : encoder_(TestEncoderOptions()), server_(Options(), &encoder_) {
+  PuppetStreamTest()
+      : encoder_(TestEncoderOptions()), server_(Options(), {&encoder_}, /*max_batch_tokens=*/1) {  // one row a batch
     server_.Open();
     stream_ = server_.stub()->EmbedStream(&context_);
   }
@@ -179,7 +179,6 @@ class PuppetStreamTest : public testing::Test {
   static Server::Options Options() {
     Server::Options options = TestServerOptions();
     options.limits.max_queue_tokens = options.limits.max_request_tokens = 100;
-    options.max_batch_tokens = 1;  // one row a batch
     return options;
   }
 

@@ -113,12 +113,23 @@ class TestServer {
   // encoder runs every model; null = a FakeEncoder of our own. It must outlive the server, and hold nothing when that
   // is destroyed.
   explicit TestServer(Server::Options options = TestServerOptions(), Encoder* encoder = nullptr)
+      : TestServer(std::move(options), encoder == nullptr ? std::vector<Encoder*>() : std::vector<Encoder*>{encoder}) {}
+
+  // The same with several devices, fake:0, fake:1, ...; none = a FakeEncoder of our own on the cpu.
+  TestServer(Server::Options options, std::vector<Encoder*> encoders, int64_t max_batch_tokens = kMaxBatchTokensCpu)
       : own_encoder_(TestEncoderOptions()), tokenizer_(OpenTestTokenizer()) {
     ServedModel text;
     text.name = "text";
     text.info = TestModelInfo();
     text.tokenizer = tokenizer_.get();
-    text.encoder = encoder != nullptr ? encoder : &own_encoder_;
+    text.info.max_batch_tokens = max_batch_tokens;
+    text.encoders = std::move(encoders);
+    if (text.encoders.empty()) text.encoders = {&own_encoder_};
+    if (text.encoders.size() > 1) {
+      text.info.devices.clear();
+      for (size_t i = 0; i < text.encoders.size(); ++i) text.info.devices.push_back(absl::StrCat("fake:", i));
+      text.info.device = absl::StrJoin(text.info.devices, ",");
+    }
     text.max_sequence_tokens = 64;
     ServedModel ids = text;
     ids.name = "ids";

@@ -3,19 +3,26 @@
 
 #include "server/warm_up.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
+#include "absl/synchronization/mutex.h"
+#include "absl/synchronization/notification.h"
 #include "gtest/gtest.h"
 #include "tests/server/test_server.h"
 
 namespace lion {
 namespace {
 
-// Remembers the one batch that it is given.
+// Remembers the batch that it is given; of several, the last.
 class RecordingEncoder : public Encoder {
  public:
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult>) override {
+    absl::MutexLock lock(&mu_);
+    ++num_batches;
+    num_tokens = 0;
+    if (num_batches == at_once) all_here_.Notify();
     for (const Row& row : rows) {
       num_tokens += static_cast<int64_t>(row.ids.size());
       longest = std::max(longest, static_cast<int64_t>(row.ids.size()));
@@ -24,9 +31,15 @@ class RecordingEncoder : public Encoder {
       logits |= row.output == RowOutput::kLogits;
       for (uint32_t id : row.ids) largest_id = std::max(largest_id, id);
     }
+    mu_.Unlock();
+    all_here_.WaitForNotification();  // so they are on the device together
+    mu_.Lock();
     return status;
   }
+  int max_concurrent_batches() const override { return at_once; }
 
+  int at_once = 1;
+  int num_batches = 0;
   int64_t num_tokens = 0;
   int64_t longest = 0;
   uint32_t largest_id = 0;
@@ -34,13 +47,18 @@ class RecordingEncoder : public Encoder {
   bool chunked = false;
   bool logits = false;
   absl::Status status;
+
+ private:
+  absl::Mutex mu_;
+  absl::Notification all_here_;
 };
 
-ServedModel ModelWith(RecordingEncoder* encoder) {
+ServedModel ModelWith(RecordingEncoder* encoder, int64_t max_batch_tokens) {
   ServedModel model;
   model.name = "m";
   model.info = TestModelInfo();
-  model.encoder = encoder;
+  model.info.max_batch_tokens = max_batch_tokens;
+  model.encoders = {encoder};
   model.max_sequence_tokens = 1000000;
   return model;
 }
@@ -48,7 +66,7 @@ ServedModel ModelWith(RecordingEncoder* encoder) {
 TEST(WarmUpTest, RunsExactlyTheLargestBatchOnBothSidesOfTheCrossover) {
   for (int64_t max_batch_tokens : {1, 2, 3, 100, 16384}) {
     RecordingEncoder encoder;
-    ASSERT_TRUE(WarmUp(ModelWith(&encoder), max_batch_tokens, std::nullopt).ok());
+    ASSERT_TRUE(WarmUp(ModelWith(&encoder, max_batch_tokens), std::nullopt).ok());
     EXPECT_EQ(encoder.num_tokens, max_batch_tokens);
     EXPECT_TRUE(encoder.parallel);
     EXPECT_TRUE(encoder.logits);
@@ -59,24 +77,41 @@ TEST(WarmUpTest, RunsExactlyTheLargestBatchOnBothSidesOfTheCrossover) {
 
 TEST(WarmUpTest, KeepsTheLimitsOfRows) {
   RecordingEncoder encoder;
-  ServedModel model = ModelWith(&encoder);
+  ServedModel model = ModelWith(&encoder, 1000);
   model.max_sequence_tokens = 5;
   model.info.classifies = false;
-  ASSERT_TRUE(WarmUp(model, 1000, std::nullopt).ok());
+  ASSERT_TRUE(WarmUp(model, std::nullopt).ok());
   EXPECT_EQ(encoder.num_tokens, 1000);
   EXPECT_EQ(encoder.longest, 5);
   EXPECT_FALSE(encoder.logits);
   RecordingEncoder parallel;
-  ASSERT_TRUE(WarmUp(ModelWith(&parallel), 100000, ComputeMode::kParallel).ok());
+  ASSERT_TRUE(WarmUp(ModelWith(&parallel, 100000), ComputeMode::kParallel).ok());
   EXPECT_EQ(parallel.num_tokens, 100000);
   EXPECT_EQ(parallel.longest, kMaxParallelTokens);
   EXPECT_FALSE(parallel.chunked);
 }
 
-TEST(WarmUpTest, AFailureNamesTheModel) {
-  RecordingEncoder encoder;
-  encoder.status = absl::InternalError("broken");
-  EXPECT_EQ(WarmUp(ModelWith(&encoder), 10, std::nullopt), absl::InternalError("model m: warm-up failed: broken"));
+TEST(WarmUpTest, EveryDeviceTakesAsManyBatchesAsItCanAtOnce) {
+  RecordingEncoder first, second;
+  first.at_once = 2;
+  second.at_once = 3;
+  ServedModel model = ModelWith(&first, 100);
+  model.encoders.push_back(&second);
+  model.info.devices = {"cuda:0", "cuda:1"};
+  ASSERT_TRUE(WarmUp(model, std::nullopt).ok());
+  EXPECT_EQ(first.num_batches, 2);
+  EXPECT_EQ(first.num_tokens, 100);
+  EXPECT_EQ(second.num_batches, 3);
+  EXPECT_EQ(second.num_tokens, 100);
+}
+
+TEST(WarmUpTest, AFailureNamesTheModelAndTheDevice) {
+  RecordingEncoder first, second;
+  second.status = absl::InternalError("broken");
+  ServedModel model = ModelWith(&first, 10);
+  model.encoders.push_back(&second);
+  model.info.devices = {"cuda:0", "cuda:1"};
+  EXPECT_EQ(WarmUp(model, std::nullopt), absl::InternalError("model m: warm-up on cuda:1 failed: broken"));
 }
 
 }  // namespace

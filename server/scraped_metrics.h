@@ -1,0 +1,37 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_SERVER_SCRAPED_METRICS_H_
+#define LION_SERVER_SCRAPED_METRICS_H_
+
+// The metrics that nobody counts, read when somebody asks: process_* by the names that all Prometheus clients use, and
+// the devices' memory and busy time.
+
+#include <string>
+#include <vector>
+
+#include "model/encoder.h"
+#include "prometheus/collectable.h"
+#include "prometheus/metric_family.h"
+
+namespace lion {
+
+class ScrapedMetrics : public prometheus::Collectable {
+ public:
+  struct Device {
+    std::string name;                      // "cpu", "cuda:1": the label
+    std::vector<const Encoder*> encoders;  // on it, one a model; borrowed
+  };
+
+  explicit ScrapedMetrics(std::vector<Device> devices) : devices_(std::move(devices)) {}
+
+  // Thread-safe; never waits for a batch. What cannot be read is left out.
+  std::vector<prometheus::MetricFamily> Collect() const override;
+
+ private:
+  const std::vector<Device> devices_;
+};
+
+}  // namespace lion
+
+#endif  // LION_SERVER_SCRAPED_METRICS_H_
