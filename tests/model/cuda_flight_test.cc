@@ -5,6 +5,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdio>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
@@ -12,10 +14,12 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/cuda_batch.h"
 #include "model/cuda_encoder.h"
+#include "model/kernels/cuda/rows_launch.h"
 #include "tests/model/cuda_test.h"
 #include "tests/model/random_model.h"
 
@@ -233,6 +237,36 @@ TEST_F(CudaFlightTest, CountsTheTimeThatKernelsRan) {
   EXPECT_LT(once, absl::Seconds(10));
   Encode(*encoder, batch.rows);
   EXPECT_GT(encoder->usage().busy, once);
+}
+
+// In a process of its own, which has no device afterwards. 0 if all is as promised.
+int LoseTheDevice(CudaEncoder& encoder, const std::vector<Row>& rows) {
+  std::vector<RowResult> results(rows.size());
+  const absl::Status first = encoder.Encode(rows, absl::MakeSpan(results));
+  const DeviceUsage before = encoder.usage();
+  // A kernel that writes where nothing is.
+  const absl::Status launched = cuda::LaunchTanh(reinterpret_cast<float*>(uintptr_t{1} << 12), 1, nullptr);
+  const absl::Status lost = encoder.Encode(rows, absl::MakeSpan(results));
+  std::fprintf(stderr, "%s; %s; %s\n", first.ToString().c_str(), launched.ToString().c_str(), lost.ToString().c_str());
+  if (!first.ok() || !launched.ok() || !absl::IsUnavailable(lost)) return 1;
+  if (!absl::StartsWith(lost.message(), "cuda:0 is lost: cuda")) return 2;  // the device, then the call
+  if (encoder.Encode(rows, absl::MakeSpan(results)) != lost) return 3;
+  return encoder.usage().total_bytes == before.total_bytes ? 0 : 4;
+}
+
+TEST_F(CudaFlightTest, ALostDeviceStaysLost) {
+  testing::GTEST_FLAG(death_test_style) = "threadsafe";  // a forked process cannot use its parent's device
+  EXPECT_EXIT(
+      {
+        int code = 0;
+        {
+          const RandomModel model(ModelOptions());
+          const std::unique_ptr<CudaEncoder> encoder = Create(EncoderOptions(model));
+          code = LoseTheDevice(*encoder, RandomBatch(2000, ModelOptions().vocab_size, 3, true).rows);
+        }
+        std::_Exit(code);
+      },
+      testing::ExitedWithCode(0), "cuda:0 is lost: ");
 }
 
 TEST(CudaEncoderOptionsTest, RefusesWhatIsOutOfRange) {
