@@ -50,20 +50,24 @@ const serviceConfig = `{
   }]
 }`
 
-// dial connects lazily: a wrong address shows at the first call. caFile empty means no TLS.
-func dial(target, caFile, apiKey string) (*grpc.ClientConn, error) {
-	transport := insecure.NewCredentials()
-	if caFile != "" {
-		pem, err := os.ReadFile(caFile)
-		if err != nil {
-			return nil, err
-		}
-		authorities := x509.NewCertPool()
-		if !authorities.AppendCertsFromPEM(pem) {
-			return nil, fmt.Errorf("%s holds no certificate", caFile)
-		}
-		transport = credentials.NewTLS(&tls.Config{RootCAs: authorities})
+// transport is how we reach the server. caFile empty means no TLS.
+func transport(caFile string) (credentials.TransportCredentials, error) {
+	if caFile == "" {
+		return insecure.NewCredentials(), nil
 	}
+	pem, err := os.ReadFile(caFile)
+	if err != nil {
+		return nil, err
+	}
+	authorities := x509.NewCertPool()
+	if !authorities.AppendCertsFromPEM(pem) {
+		return nil, fmt.Errorf("%s holds no certificate", caFile)
+	}
+	return credentials.NewTLS(&tls.Config{RootCAs: authorities}), nil
+}
+
+// dial connects lazily: a wrong address shows at the first call.
+func dial(target string, secure credentials.TransportCredentials, apiKey string) (*grpc.ClientConn, error) {
 	withKey := func(ctx context.Context) context.Context {
 		if apiKey == "" {
 			return ctx
@@ -71,7 +75,7 @@ func dial(target, caFile, apiKey string) (*grpc.ClientConn, error) {
 		return metadata.AppendToOutgoingContext(ctx, "authorization", "Bearer "+apiKey)
 	}
 	return grpc.NewClient(target,
-		grpc.WithTransportCredentials(transport),
+		grpc.WithTransportCredentials(secure),
 		grpc.WithDefaultServiceConfig(serviceConfig),
 		grpc.WithDisableServiceConfig(), // no other config by way of DNS
 		grpc.WithDefaultCallOptions(
@@ -101,20 +105,30 @@ func textInputs(texts []string) []*lionpb.Input {
 }
 
 func run(target, caFile, apiKey, model string, texts []string) error {
-	conn, err := dial(target, caFile, apiKey)
+	secure, err := transport(caFile)
 	if err != nil {
 		return err
 	}
-	defer conn.Close()
 	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second) // of all that follows, retries included
 	defer cancel()
 
-	health, err := healthpb.NewHealthClient(conn).Check(ctx, &healthpb.HealthCheckRequest{Service: "lion.v1.EncoderService"})
+	// Not on the encoder's connection, which hands out no call while its service is not ready.
+	healthConn, err := grpc.NewClient(target, grpc.WithTransportCredentials(secure))
+	if err != nil {
+		return err
+	}
+	defer healthConn.Close()
+	health, err := healthpb.NewHealthClient(healthConn).Check(ctx, &healthpb.HealthCheckRequest{Service: "lion.v1.EncoderService"})
 	if err != nil {
 		return err
 	}
 	fmt.Println("health:", health.Status)
 
+	conn, err := dial(target, secure, apiKey)
+	if err != nil {
+		return err
+	}
+	defer conn.Close()
 	encoder := lionpb.NewEncoderServiceClient(conn)
 	embedded, err := encoder.Embed(ctx, &lionpb.EmbedRequest{
 		Model:      model,

@@ -7,8 +7,9 @@ import re
 
 import pytest
 from conftest import ROOT
-from harness import pb, text_input, values
+from harness import Server, pb, text_input, values
 from puppet_server import PuppetServer
+from servers import MODEL, QUICK
 
 TEXTS = ["a compiler for the C language", "play chess against the computer", "naïve café"]
 TOO_LONG = "word " * 100
@@ -90,6 +91,14 @@ def test_when_it_gives_up(example, refusal, attempts):
     with PuppetServer([refusal] * 9) as puppet:
         run = example(puppet.grpc, "x")
         assert run.code == 1 and code_of(run) == same(refusal[0]) and len(puppet.calls) == attempts
+
+
+def test_a_server_that_is_not_ready_is_told_as_such(example):
+    with Server([MODEL], *QUICK, "--drain_delay=600s") as server:
+        server.signal()
+        assert "NOT_SERVING" in server.watch_health()
+        assert example(server.grpc, "x").out[0] == "health: NOT_SERVING"
+        server.signal()  # a second one ends it at once
 
 
 def published():

@@ -62,12 +62,15 @@ public final class LionExample {
                               "backoffMultiplier", 2.0,
                               "retryableStatusCodes", List.of("UNAVAILABLE", "RESOURCE_EXHAUSTED")))));
 
-  /** Connects at the first call. An empty caFile means no TLS. */
-  static ManagedChannel connect(String target, String caFile) throws IOException {
-    ChannelCredentials credentials =
-        caFile.isEmpty()
-            ? InsecureChannelCredentials.create()
-            : TlsChannelCredentials.newBuilder().trustManager(new File(caFile)).build();
+  /** An empty caFile means no TLS. */
+  static ChannelCredentials credentials(String caFile) throws IOException {
+    return caFile.isEmpty()
+        ? InsecureChannelCredentials.create()
+        : TlsChannelCredentials.newBuilder().trustManager(new File(caFile)).build();
+  }
+
+  /** Connects at the first call. */
+  static ManagedChannel connect(String target, ChannelCredentials credentials) {
     return Grpc.newChannelBuilder(target, credentials)
         .defaultServiceConfig(SERVICE_CONFIG)
         .disableServiceConfigLookUp() // no other config by way of DNS
@@ -96,11 +99,14 @@ public final class LionExample {
     return values;
   }
 
-  static void run(ManagedChannel channel, String apiKey, String model, List<String> texts) {
+  /** Not on the encoder's channel, which hands out no connection while its service is not ready. */
+  static void showHealth(ManagedChannel channel) {
     HealthCheckRequest ask = HealthCheckRequest.newBuilder().setService(SERVICE).build();
     System.out.println(
         "health: " + HealthGrpc.newBlockingStub(channel).withDeadlineAfter(60, TimeUnit.SECONDS).check(ask).getStatus());
+  }
 
+  static void run(ManagedChannel channel, String apiKey, String model, List<String> texts) {
     List<Input> inputs = texts.stream().map(text -> Input.newBuilder().setText(text).build()).toList();
     EmbedRequest embed =
         EmbedRequest.newBuilder()
@@ -150,10 +156,14 @@ public final class LionExample {
     String apiKey = System.getenv("LION_API_KEY"); // on the command line every user of the machine could see it
     int exitCode = 0;
     try {
-      ManagedChannel channel = connect(target, caFile);
+      ChannelCredentials credentials = credentials(caFile);
+      ManagedChannel health = Grpc.newChannelBuilder(target, credentials).build();
+      ManagedChannel channel = connect(target, credentials);
       try {
+        showHealth(health);
         run(channel, apiKey, model, texts);
       } finally {
+        health.shutdownNow().awaitTermination(10, TimeUnit.SECONDS);
         channel.shutdownNow().awaitTermination(10, TimeUnit.SECONDS);
       }
     } catch (StatusRuntimeException error) {
