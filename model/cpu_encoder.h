@@ -10,14 +10,16 @@
 //   per layer: z = attention(x);  z = LayerNorm_1e-5(z) if layer_norm_after;  x = LayerNorm(x + dense(z))
 //              x = LayerNorm(x + W2 gelu_erf(W1 x + b1) + b2)
 //
-// One batch's way: 1. Rows are cut into groups of about 256 tokens, packed end to end; a row above kSharedTokens is a
-// group of its own. 2. A worker takes a group through all layers alone, without a barrier; a long row is shared by all
-// workers, tile by tile and head by head. 3. The group's last hidden states are pooled, projected or classified. x
-// stays fp32 between the products, whose operands are of the model's dtype; gates, decays, states, LayerNorm and the
+// One batch's way: 1. Rows up to CpuLayers::kSpanTokens are packed end to end into groups of about as many tokens, each
+// taken through all layers by one worker, without a barrier. 2. A longer row is cut into spans of that length. They
+// meet once a layer, where the states at their borders are made of what each span adds, in order (model/cpu_layers.h);
+// one worker takes them all if the batch has work enough for the others, else all workers share them. A long row in the
+// parallel form is shared head by head instead. 3. The last hidden states are pooled, projected or classified.
+// x stays fp32 between the products, whose operands are of the model's dtype; gates, decays, states, LayerNorm and the
 // heads (Dense, pooler, classifier) are fp32 always.
 // A row's bits depend on the row alone: products run in tiles that agree (model/linear.h), everything else works on one
-// row. Memory of a batch: group buffers of about 600 tokens a worker, plus for a long row L (2 E 4 + 3 E s + 4 Hp)
-// bytes, s = 4 or 2: linear in L in all forms.
+// row, and where a row is cut depends on its chunk alone. Memory of a batch: buffers of about 1,000 tokens a worker,
+// plus for a long row L (E 4 + 3 E s + 4 H) bytes, s = 4 or 2, and 8 H D^2 bytes a span: linear in L in all forms.
 
 #include <memory>
 #include <vector>
@@ -29,6 +31,8 @@
 #include "model/safetensors.h"
 
 namespace lion {
+
+struct CpuStageTimes;  // model/cpu_layers.h
 
 class CpuEncoder : public Encoder {
  public:
@@ -42,6 +46,7 @@ class CpuEncoder : public Encoder {
     int chunk_tokens = 0;                        // 0 = kChunkTokens
     ComputePool* pool = nullptr;                 // borrowed, outlives the encoder
     std::shared_ptr<const WeightFiles> weights;  // kept: the embedding tables stay mapped
+    CpuStageTimes* stage_times = nullptr;        // null = not measured; else each Encode adds to it. Borrowed
   };
 
   // Reads and packs all weights. INVALID_ARGUMENT naming file, tensor and both shapes.

@@ -269,48 +269,74 @@ HWY_ATTR void AddToState(const Head& h, const float* kt, const float* v, int n, 
   Gemm(h.p.D, h.W, n, scaled, kBlock, 1, v, h.W, state, h.W, true);
 }
 
-float* ZeroState(const Head& h) {
-  float* state = h.scratch->Get(kSlotState, static_cast<int64_t>(h.p.D) * h.W);
-  std::fill(state, state + static_cast<int64_t>(h.p.D) * h.W, 0.f);
+// A state to start with: a copy of what arrives, or zeros.
+float* StartState(const Head& h, const float* arriving) {
+  const int64_t size = static_cast<int64_t>(h.p.D) * h.W;
+  float* state = h.scratch->Get(kSlotState, size);
+  if (arriving != nullptr) {
+    std::copy(arriving, arriving + size, state);
+  } else {
+    std::fill(state, state + size, 0.f);
+  }
   return state;
+}
+
+// state = state * (the range's decays) + what the range adds at its end (forward), or at its start.
+HWY_ATTR void PassForward(const Head& h, const Range& r, float* state, bool was_zero) {
+  float after = 1;
+  for (int64_t b = 0; b < r.num_blocks; ++b) after *= r.decays[b].all;
+  if (!was_zero) ScaleAll(state, after, static_cast<int64_t>(h.p.D) * h.W);
+  for (int64_t b = 0; b < r.num_blocks; ++b) {
+    after = 1;
+    for (int64_t later = b + 1; later < r.num_blocks; ++later) after *= r.decays[later].all;
+    AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].suf, after, state);
+  }
+}
+
+HWY_ATTR void PassBackward(const Head& h, const Range& r, float* state, bool was_zero) {
+  float before = 1;
+  for (int64_t b = 0; b < r.num_blocks; ++b) before *= r.decays[b].all;
+  if (!was_zero) ScaleAll(state, before, static_cast<int64_t>(h.p.D) * h.W);
+  for (int64_t b = r.num_blocks - 1; b >= 0; --b) {
+    before = 1;
+    for (int64_t earlier = 0; earlier < b; ++earlier) before *= r.decays[earlier].all;
+    AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].back_pre, before,
+               state);
+  }
 }
 
 HWY_ATTR void Chunked(const Head& h) {
   const int64_t L = h.p.L;
   const int64_t C = h.p.C;
   const int64_t num_chunks = (L + C - 1) / C;
-  const int64_t state_size = static_cast<int64_t>(h.p.D) * h.W;
   float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
   float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
 
-  float* state = ZeroState(h);
+  float* state = StartState(h, h.p.state_before);
+  bool zero = h.p.state_before == nullptr;
   for (int64_t c = 0; c < num_chunks; ++c) {  // forward: the chunk itself, and what came before it
     const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C));
     float G = 1;
     for (int64_t b = 0; b < r.num_blocks; ++b) {
       PackQ(h, r.BlockStart(b), r.BlockSize(b), q);
       ParallelBlock(h, r, q, b, out);
-      if (c > 0) AddFromState(h, q, r.BlockSize(b), state, r.decays[b].pre, G, out);
+      if (!zero) AddFromState(h, q, r.BlockSize(b), state, r.decays[b].pre, G, out);
       StoreY(h, r.BlockStart(b), r.BlockSize(b), out, false);
       G *= r.decays[b].all;
     }
     if (c + 1 == num_chunks) break;
-    if (c > 0) ScaleAll(state, G, state_size);
-    for (int64_t b = 0; b < r.num_blocks; ++b) {
-      float after = 1;
-      for (int64_t later = b + 1; later < r.num_blocks; ++later) after *= r.decays[later].all;
-      AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].suf, after, state);
-    }
+    PassForward(h, r, state, zero);
+    zero = false;
   }
 
-  state = ZeroState(h);
+  state = StartState(h, h.p.state_after);
+  zero = h.p.state_after == nullptr;
   for (int64_t c = num_chunks - 1; c >= 0; --c) {  // backward: what comes after the chunk
-    const bool last = c + 1 == num_chunks;
-    if (last && c == 0) break;
+    if (zero && c == 0) break;
     const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C));
     float G = 1;
     for (int64_t b = r.num_blocks - 1; b >= 0; --b) {
-      if (!last) {
+      if (!zero) {
         PackQ(h, r.BlockStart(b), r.BlockSize(b), q);
         std::fill(out, out + r.BlockSize(b) * h.W, 0.f);
         AddFromState(h, q, r.BlockSize(b), state, r.decays[b].back_suf, G, out);
@@ -319,37 +345,57 @@ HWY_ATTR void Chunked(const Head& h) {
       G *= r.decays[b].all;
     }
     if (c == 0) break;
-    if (!last) ScaleAll(state, G, state_size);
-    for (int64_t b = r.num_blocks - 1; b >= 0; --b) {
-      float before = 1;
-      for (int64_t earlier = 0; earlier < b; ++earlier) before *= r.decays[earlier].all;
-      AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].back_pre, before,
-                 state);
-    }
+    PassBackward(h, r, state, zero);
+    zero = false;
   }
 }
 
 // LION-LIT beyond the parallel form: one state, summed over all tokens, then applied to every q.
-HWY_ATTR void SumThenApply(const Head& h) {
-  alignas(64) float ones[kBlock];
-  std::fill(ones, ones + kBlock, 1.f);
-  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
-  float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
+HWY_ATTR void SumTokens(const Head& h, float* state) {
   float* kt = h.scratch->Get(kSlotKT, static_cast<int64_t>(h.p.D) * kBlock);
   float* v = h.scratch->Get(kSlotV, kBlock * h.W);
-  float* state = ZeroState(h);
   const int64_t step = h.p.mode == ComputeMode::kRecurrent ? 1 : std::min<int64_t>(h.p.C, kBlock);
   for (int64_t start = 0; start < h.p.L; start += step) {
     const int n = static_cast<int>(std::min(step, h.p.L - start));
     PackKV(h, start, n, kt, v);
     Gemm(h.p.D, h.W, n, kt, kBlock, 1, v, h.W, state, h.W, true);
   }
+}
+
+HWY_ATTR void SumThenApply(const Head& h) {
+  alignas(64) float ones[kBlock];
+  std::fill(ones, ones + kBlock, 1.f);
+  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
+  float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
+  float* state = StartState(h, h.p.state_before);
+  if (h.p.state_before == nullptr) SumTokens(h, state);
+  const int64_t step = h.p.mode == ComputeMode::kRecurrent ? 1 : std::min<int64_t>(h.p.C, kBlock);
   for (int64_t start = 0; start < h.p.L; start += step) {
     const int n = static_cast<int>(std::min(step, h.p.L - start));
     PackQ(h, start, n, q);
     std::fill(out, out + n * h.W, 0.f);
     AddFromState(h, q, n, state, ones, 1, out);
     StoreY(h, start, n, out, false);
+  }
+}
+
+HWY_ATTR void Summarize(const Head& h, float* forward, float* backward, float* decay) {
+  const int64_t size = static_cast<int64_t>(h.p.D) * h.W;
+  std::fill(forward, forward + size, 0.f);
+  *decay = 1;
+  if (h.p.log_a == nullptr) return SumTokens(h, forward);
+  std::fill(backward, backward + size, 0.f);
+  // The recurrent form's sums may come in any steps.
+  const int64_t C = h.p.mode == ComputeMode::kRecurrent ? kBlock : h.p.C;
+  const int64_t num_chunks = (h.p.L + C - 1) / C;
+  for (int64_t c = 0; c < num_chunks; ++c) {
+    const Range r = PackRange(h, c * C, std::min(h.p.L, (c + 1) * C));
+    PassForward(h, r, forward, c == 0);
+    for (int64_t b = 0; b < r.num_blocks; ++b) *decay *= r.decays[b].all;
+  }
+  for (int64_t c = num_chunks - 1; c >= 0; --c) {
+    const Range r = PackRange(h, c * C, std::min(h.p.L, (c + 1) * C));
+    PassBackward(h, r, backward, c + 1 == num_chunks);
   }
 }
 
@@ -387,16 +433,21 @@ HWY_ATTR void Recurrent(const Head& h) {
   alignas(64) float k[kMaxHeadWidth];
   alignas(64) float v[kMaxHeadWidth];
   alignas(64) float out[kMaxHeadWidth];
-  float* state = ZeroState(h);
+  float* state = StartState(h, h.p.state_before);
   for (int64_t t = 0; t < h.p.L; ++t) {
     RecurrentStep(h, t, true, q, k, v, state, out);
     StoreY(h, t, 1, out, false);
   }
-  state = ZeroState(h);
+  state = StartState(h, h.p.state_after);
   for (int64_t t = h.p.L - 1; t >= 0; --t) {
     RecurrentStep(h, t, false, q, k, v, state, out);
     StoreY(h, t, 1, out, true);
   }
+}
+
+HWY_ATTR void SummarizeHeadOnTarget(const AttentionParams& params, float* forward, float* backward, float* decay,
+                                    AttentionScratch* scratch) {
+  Summarize(Head{params, scratch, static_cast<int>(Padded(params.D))}, forward, backward, decay);
 }
 
 HWY_ATTR void AttendHeadOnTarget(const AttentionParams& params, AttentionScratch* scratch) {
@@ -415,9 +466,15 @@ HWY_AFTER_NAMESPACE();
 namespace lion {
 
 HWY_EXPORT(AttendHeadOnTarget);
+HWY_EXPORT(SummarizeHeadOnTarget);
 
 void AttendHead(const AttentionParams& params, AttentionScratch* scratch) {
   HWY_DYNAMIC_DISPATCH(AttendHeadOnTarget)(params, scratch);
+}
+
+void SummarizeHead(const AttentionParams& params, float* forward, float* backward, float* decay,
+                   AttentionScratch* scratch) {
+  HWY_DYNAMIC_DISPATCH(SummarizeHeadOnTarget)(params, forward, backward, decay, scratch);
 }
 
 float* AttentionScratch::Get(int slot, int64_t n) {

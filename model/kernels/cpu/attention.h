@@ -49,7 +49,15 @@ struct AttentionParams {
   int64_t y_stride = 0;
   ComputeMode mode = ComputeMode::kParallel;
   int C = 0;  // tokens of a chunk, 1 ... kMaxChunkTokens; read by kChunked only
+  // Where the tokens are a span of a longer row, in kChunked and kRecurrent: the states (D, PaddedHeadWidth(D)) that
+  // reach its first token from before, F, and its last from behind, B. null = none. LION-LIT's F is the whole row's
+  // sum and it has no B.
+  const float* state_before = nullptr;
+  const float* state_after = nullptr;
 };
+
+// The width of a state's rows: D rounded up to 16.
+inline int64_t PaddedHeadWidth(int64_t D) { return (D + 15) / 16 * 16; }
 
 // Buffers that are kept between calls; grows to the largest row seen in kParallel. One a thread.
 class AttentionScratch {
@@ -65,6 +73,12 @@ class AttentionScratch {
 
 // Threads: any, with a scratch of their own.
 void AttendHead(const AttentionParams& params, AttentionScratch* scratch);
+
+// What the tokens add to the states that pass through them: forward (D, PaddedHeadWidth(D)) = F at their end and
+// backward = B at their start, both from none, and decay = the product of all their decays. LION-LIT: forward is the
+// sum, backward is left alone and decay is 1. Reads neither q nor y; mode and C say in what steps. Threads as above.
+void SummarizeHead(const AttentionParams& params, float* forward, float* backward, float* decay,
+                   AttentionScratch* scratch);
 
 }  // namespace lion
 

@@ -275,22 +275,34 @@ HWY_ATTR void F16ToF32(const uint16_t* x, float* y, int64_t n) {
   }
 }
 
-HWY_ATTR void LogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t Hp,
-                        float* log_a) {
+HWY_ATTR void LogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t H,
+                        float* log_a, int64_t stride) {
   const F32 d;
-  for (int64_t t = 0; t < T; ++t) std::copy(bias, bias + Hp, log_a + t * Hp);
-  Gemm(T, Hp, E, x, E, 1, weight, Hp, log_a, Hp, true);
+  const int64_t Hp = Padded(H);
   const V one = hn::Set(d, 1.f);
   const V tiny = hn::Set(d, 1e-7f);
-  for (int64_t i = 0; i < T * Hp; i += static_cast<int64_t>(hn::Lanes(d))) {
-    const V z = Load(log_a + i);
-    // r = sigmoid(-|z|): sigmoid(z) where z < 0, sigmoid(-z) elsewhere.
-    const V e = hn::Exp(d, hn::Neg(hn::Abs(z)));
-    const V r = hn::Div(e, hn::Add(one, e));
-    const V open = hn::Log1p(d, hn::Sub(tiny, r));
-    const V closed = hn::Log(d, hn::Add(r, tiny));
-    const V a = hn::Min(hn::IfThenElse(hn::Lt(z, hn::Zero(d)), open, closed), hn::Zero(d));
-    Store(hn::IfThenElse(hn::IsNaN(z), z, a), log_a + i);
+  constexpr int64_t kTokens = 16;
+  alignas(64) float z_block[kTokens * kPad];
+  for (int64_t first = 0; first < T; first += kTokens) {
+    const int64_t n = std::min(kTokens, T - first);
+    for (int64_t head = 0; head < H; head += kPad) {
+      const int64_t width = Padded(std::min<int64_t>(kPad, H - head));  // kPad
+      for (int64_t t = 0; t < n; ++t) std::copy(bias + head, bias + head + kPad, z_block + t * kPad);
+      Gemm(n, width, E, x + first * E, E, 1, weight + head, Hp, z_block, kPad, true);
+      for (int64_t i = 0; i < n * kPad; i += static_cast<int64_t>(hn::Lanes(d))) {
+        const V z = Load(z_block + i);
+        // r = sigmoid(-|z|): sigmoid(z) where z < 0, sigmoid(-z) elsewhere.
+        const V e = hn::Exp(d, hn::Neg(hn::Abs(z)));
+        const V r = hn::Div(e, hn::Add(one, e));
+        const V open = hn::Log1p(d, hn::Sub(tiny, r));
+        const V closed = hn::Log(d, hn::Add(r, tiny));
+        const V a = hn::Min(hn::IfThenElse(hn::Lt(z, hn::Zero(d)), open, closed), hn::Zero(d));
+        Store(hn::IfThenElse(hn::IsNaN(z), z, a), z_block + i);
+      }
+      for (int64_t h = head; h < std::min(H, head + kPad); ++h) {
+        for (int64_t t = 0; t < n; ++t) log_a[h * stride + first + t] = z_block[t * kPad + h - head];
+      }
+    }
   }
 }
 
@@ -364,9 +376,9 @@ void GeluErf(const uint16_t* x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(G
 void ToBFloat16(const float* x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(F32ToBF16)(x, y, n); }
 void FromBFloat16(const uint16_t* x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(BF16ToF32)(x, y, n); }
 void FromFloat16(const uint16_t* x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(F16ToF32)(x, y, n); }
-void TextLogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t Hp,
-                   float* log_a) {
-  HWY_DYNAMIC_DISPATCH(LogDecays)(x, T, E, weight, bias, Hp, log_a);
+void TextLogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t H,
+                   float* log_a, int64_t stride) {
+  HWY_DYNAMIC_DISPATCH(LogDecays)(x, T, E, weight, bias, H, log_a, stride);
 }
 void MeanRows(const float* x, int64_t L, int64_t E, float* mean) { HWY_DYNAMIC_DISPATCH(Mean)(x, L, E, mean); }
 void AddRow(float* x, const float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(AddTo)(x, y, n); }

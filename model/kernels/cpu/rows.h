@@ -56,12 +56,13 @@ void ToBFloat16(const float* x, uint16_t* y, int64_t n);
 void FromBFloat16(const uint16_t* x, float* y, int64_t n);
 void FromFloat16(const uint16_t* x, float* y, int64_t n);
 
-// The decays of text LION-S: log_a (T, Hp) = log(1 - sigmoid(x W^T + b) + 1e-7), never above 0, in the two halves
+// The decays of text LION-S: log_a[h * stride + t] = log(1 - sigmoid(x W^T + b) + 1e-7), never above 0, in the two
+// halves
 //   z < 0: log1p(1e-7 - sigmoid(z)),   else log(sigmoid(-z) + 1e-7)
 // that keep all digits. x: (T, E) fp32 in every dtype. weight: (E, Hp), transposed and padded with zero columns to
-// Hp = H rounded up to 16; bias: (Hp). Columns past H are without meaning.
-void TextLogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t Hp,
-                   float* log_a);
+// Hp = H rounded up to 16; bias: (Hp).
+void TextLogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t H,
+                   float* log_a, int64_t stride);
 
 // mean (E) of x (L, E): in blocks of 64 rows from row 0, then the blocks' sums in order.
 void MeanRows(const float* x, int64_t L, int64_t E, float* mean);

@@ -253,7 +253,7 @@ TEST_P(RowsTest, GatesKeepTheirDigits) {
   const std::vector<float> bias(Hp, 0.f);
   for (float z = -40; z <= 40; z += 0.25f) {
     std::vector<float> log_a(Hp);
-    TextLogDecays(&z, 1, 1, weight.data(), bias.data(), Hp, log_a.data());
+    TextLogDecays(&z, 1, 1, weight.data(), bias.data(), 1, log_a.data(), 1);
     const double expected = TextLogDecayReference(z);
     // Near z = -16 the 1e-7 and sigmoid(z) cancel: the rest is below 1e-7 and errs by fp32's rounding of 1e-7.
     EXPECT_LE(std::fabs(log_a[0] - expected), 4 * kEpsilon * std::fabs(expected) + 1e-13) << z;
@@ -261,29 +261,32 @@ TEST_P(RowsTest, GatesKeepTheirDigits) {
   }
   float nan = kNaN;
   std::vector<float> log_a(Hp);
-  TextLogDecays(&nan, 1, 1, weight.data(), bias.data(), Hp, log_a.data());
+  TextLogDecays(&nan, 1, 1, weight.data(), bias.data(), 1, log_a.data(), 1);
   EXPECT_TRUE(std::isnan(log_a[0]));
 }
 
 TEST_P(RowsTest, GateProductsDoNotDependOnTheRowsBeside) {
-  const int64_t T = 13;
+  const int64_t T = 37;
   const int64_t E = 50;
-  const int64_t Hp = 16;
+  const int64_t H = 19;
+  const int64_t Hp = 32;
+  const int64_t stride = 40;
   const std::vector<float> x = Normal(T * E, 1);
   const std::vector<float> weight = Normal(E * Hp, 2, 0.2f);
   const std::vector<float> bias = Normal(Hp, 3);
-  std::vector<float> whole(T * Hp);
-  TextLogDecays(x.data(), T, E, weight.data(), bias.data(), Hp, whole.data());
+  std::vector<float> whole(H * stride, 7.f);
+  TextLogDecays(x.data(), T, E, weight.data(), bias.data(), H, whole.data(), stride);
   for (int64_t t = 0; t < T; ++t) {
-    std::vector<float> alone(Hp);
-    TextLogDecays(x.data() + t * E, 1, E, weight.data(), bias.data(), Hp, alone.data());
-    for (int64_t h = 0; h < Hp; ++h) {
-      EXPECT_EQ(alone[h], whole[t * Hp + h]);
+    std::vector<float> alone(H);
+    TextLogDecays(x.data() + t * E, 1, E, weight.data(), bias.data(), H, alone.data(), 1);
+    for (int64_t h = 0; h < H; ++h) {
+      EXPECT_EQ(alone[h], whole[h * stride + t]);
       double z = bias[h];
       for (int64_t e = 0; e < E; ++e) z += static_cast<double>(x[t * E + e]) * weight[e * Hp + h];
       EXPECT_NEAR(alone[h], TextLogDecayReference(z), 1e-5 * (1 + std::fabs(z)));
     }
   }
+  EXPECT_EQ(whole[T], 7.f);  // nothing beyond the row
 }
 
 TEST_P(RowsTest, MeanSumsInBlocks) {

@@ -1,0 +1,356 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#include "model/cpu_layers.h"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "model/kernels/cpu/rows.h"
+#include "model/linear.h"
+#include "model/weights.h"
+
+namespace lion {
+namespace {
+
+constexpr int64_t kBufferRows = CpuLayers::kSpanTokens + Linear::kMaxTileRows;
+constexpr float kAfterEps = 1e-5f;  // of layer_norm_after
+
+}  // namespace
+
+std::vector<std::pair<const char*, double>> CpuStageTimes::Named() const {
+  return {{"embed", seconds[kEmbed]}, {"products", seconds[kProducts]}, {"attention", seconds[kAttention]},
+          {"gates", seconds[kGates]}, {"rows", seconds[kRows]},         {"heads", seconds[kHeads]}};
+}
+
+void StageClock::Start(bool on) {
+  on_ = on;
+  stage_ = Stage::kNumStages;
+  times_ = CpuStageTimes();
+}
+
+void StageClock::To(Stage next) {
+  if (!on_) return;
+  const auto now = std::chrono::steady_clock::now();
+  if (stage_ != Stage::kNumStages) times_.seconds[stage_] += std::chrono::duration<double>(now - since_).count();
+  stage_ = next;
+  since_ = now;
+}
+
+CpuLayers::CpuLayers(const TextConfig* config, const CpuWeights* weights, DType dtype, int chunk_tokens)
+    : config_(*config),
+      weights_(*weights),
+      dtype_(dtype),
+      wide_(dtype == DType::kFloat32),
+      chunk_tokens_(chunk_tokens),
+      E_(config->hidden_width),
+      H_(config->num_heads),
+      D_(config->head_width),
+      FF_(config->feed_forward_width) {}
+
+void CpuLayers::Prepare(std::vector<Slice> slices, bool whole_rows, Activations& a) const {
+  a.slices = std::move(slices);
+  a.T = 0;
+  for (Slice& slice : a.slices) {
+    slice.start = a.T;
+    a.T += slice.L;
+  }
+  // An odd number of cache lines between two heads, so that they do not all fall into one set; and a block of tokens
+  // past the end, which kernels may read and drop.
+  a.stride = (a.T + 15) / 16 * 16 + 17;
+  a.x = a.buffers[0].Get<float>((a.T + Linear::kMaxTileRows) * E_);
+  a.qkv = wide_ ? static_cast<void*>(a.buffers[1].Get<float>((3 * H_ * a.stride + kAttentionBlock) * D_))
+                : static_cast<void*>(a.buffers[1].Get<uint16_t>((3 * H_ * a.stride + kAttentionBlock) * D_));
+  a.log_a = config_.variant == Variant::kS ? a.buffers[2].Get<float>(H_ * a.stride) : nullptr;
+  a.y = whole_rows ? a.buffers[3].Get<float>((a.T + Linear::kMaxTileRows) * E_) : nullptr;
+}
+
+void CpuLayers::Prepare(Workspace& w) const {
+  w.in_scales.resize(kSpanTokens);
+  w.hidden_scales.resize(kSpanTokens);
+  w.row.resize(std::max(FF_, 3 * E_));
+}
+
+int64_t CpuLayers::SpanTokens(const Row& row) const {
+  if (row.mode != ComputeMode::kChunked) return kSpanTokens;
+  const int64_t C = row.chunk_tokens > 0 ? row.chunk_tokens : chunk_tokens_;
+  return kSpanTokens / C * C;
+}
+
+// x of tokens [first, last): the three embeddings, summed and normalised.
+void CpuLayers::Embed(Activations& a, int64_t first, int64_t last, Workspace& w) const {
+  w.clock.To(StageClock::Stage::kEmbed);
+  const CpuNorm& norm = weights_.embedding_norm;
+  for (const Slice& slice : a.slices) {
+    for (int64_t t = std::max(first, slice.start); t < std::min(last, slice.start + slice.L); ++t) {
+      const int64_t i = t - slice.start;
+      float* x = a.x + t * E_;
+      ReadElements(*weights_.word, static_cast<int64_t>(slice.row->ids[i]) * E_, E_, x);
+      const int64_t type_id = slice.row->type_ids.empty() ? 0 : slice.row->type_ids[i];
+      AddRow(x, weights_.type.data() + type_id * E_, E_);
+      if (!weights_.position.empty()) AddRow(x, weights_.position.data() + i * E_, E_);
+      LayerNorm(x, norm.gamma.data(), norm.beta.data(), static_cast<float>(config_.layer_norm_eps), E_);
+    }
+  }
+}
+
+// Rows of x as a product's operand: themselves in fp32, else a rounded copy in w.in, with w.in_scales in int8.
+const void* CpuLayers::Operand(const float* x, int64_t rows, Workspace& w) const {
+  if (wide_) return x;
+  if (dtype_ == DType::kBFloat16) {
+    uint16_t* copy = w.in.Get<uint16_t>(kBufferRows * E_);
+    ToBFloat16(x, copy, rows * E_);
+    return copy;
+  }
+  uint8_t* copy = w.in.Get<uint8_t>(kBufferRows * E_);
+  for (int64_t r = 0; r < rows; ++r) {
+    Quantize(x + r * E_, E_, Int8Row{copy + r * E_, Linear::Int8Offset(), &w.in_scales[r]});
+  }
+  return copy;
+}
+
+void CpuLayers::Project(Activations& a, size_t layer, int64_t first, int64_t last, Workspace& w) const {
+  const CpuLayerWeights& weights = weights_.layers[layer];
+  // A head's rows side by side: attention walks them once a direction, and the hardware fetches ahead only what is
+  // near.
+  const int64_t piece = D_ * (wide_ ? 4 : 2);
+  auto lay_out = [&](int64_t t, const void* row) {
+    const char* from = static_cast<const char*>(row);
+    char* to = static_cast<char*>(a.qkv) + t * piece;
+    for (int64_t part = 0; part < 3 * H_; ++part) std::memcpy(to + part * a.stride * piece, from + part * piece, piece);
+  };
+  w.clock.To(StageClock::Stage::kRows);
+  const void* operand = Operand(a.x + first * E_, last - first, w);
+  w.clock.To(StageClock::Stage::kProducts);
+  weights.qkv->Run(operand, last - first, [&](int64_t row, int64_t rows, const void* y) {
+    w.clock.To(StageClock::Stage::kRows);
+    for (int64_t r = row; r < row + rows; ++r) {
+      if (dtype_ == DType::kInt8) {
+        auto* values = reinterpret_cast<uint16_t*>(w.row.data());
+        Dequantize({static_cast<const uint16_t*>(y) + (r - row) * 3 * E_, w.in_scales[r], weights.qkv->bias()}, values,
+                   3 * E_);
+        lay_out(first + r, values);
+      } else {
+        lay_out(first + r, static_cast<const char*>(y) + (r - row) * 3 * H_ * piece);
+      }
+    }
+    w.clock.To(StageClock::Stage::kProducts);
+  });
+  if (config_.variant == Variant::kS) {
+    w.clock.To(StageClock::Stage::kGates);
+    TextLogDecays(a.x + first * E_, last - first, E_, weights.gate_weight.data(), weights.gate_bias.data(), H_,
+                  a.log_a + first, a.stride);
+  }
+}
+
+AttentionParams CpuLayers::HeadParams(const Activations& a, size_t layer, const Row& row, int64_t first, int64_t L,
+                                      int64_t head) const {
+  const int64_t element = wide_ ? 4 : 2;
+  const char* q = static_cast<const char*>(a.qkv) + (head * a.stride + first) * D_ * element;
+  AttentionParams p;
+  p.L = L;
+  p.D = static_cast<int>(D_);
+  p.bfloat16 = !wide_;
+  p.q = q;
+  p.k = q + H_ * a.stride * D_ * element;
+  p.v = q + 2 * H_ * a.stride * D_ * element;
+  p.stride = D_;
+  if (config_.variant == Variant::kD) p.log_a = &weights_.layers[layer].log_lambda[head];
+  if (config_.variant == Variant::kS) {
+    p.log_a = a.log_a + head * a.stride + first;
+    p.log_a_stride = 1;
+  }
+  p.y_stride = E_;
+  p.mode = row.mode;
+  p.C = row.chunk_tokens > 0 ? row.chunk_tokens : chunk_tokens_;
+  return p;
+}
+
+void CpuLayers::Summarize(const Activations& a, size_t layer, int64_t first, int64_t last, SpanStates& states,
+                          Workspace& w) const {
+  w.clock.To(StageClock::Stage::kAttention);
+  const int64_t size = D_ * PaddedHeadWidth(D_);
+  states.forward.resize(H_ * size);
+  states.backward.resize(H_ * size);
+  states.decay.resize(H_);
+  for (int64_t h = 0; h < H_; ++h) {
+    SummarizeHead(HeadParams(a, layer, *a.slices.front().row, first, last - first, h), &states.forward[h * size],
+                  &states.backward[h * size], &states.decay[h], &w.attention);
+  }
+}
+
+void CpuLayers::PassStates(const Row& row, std::vector<SpanStates>& spans, int64_t head) const {
+  const int64_t size = D_ * PaddedHeadWidth(D_);
+  std::vector<float> state(size, 0.f);
+  // The state that reaches a span takes the place of what it adds; the sum goes on to the next.
+  auto pass = [&](float* added, float decay) {
+    for (int64_t i = 0; i < size; ++i) {
+      const float arrived = state[i];
+      state[i] = std::fma(decay, arrived, added[i]);
+      added[i] = arrived;
+    }
+  };
+  if (config_.variant == Variant::kLit && row.mode != ComputeMode::kParallel) {
+    // One state, the sum over all tokens, for every span.
+    for (SpanStates& span : spans) pass(&span.forward[head * size], 1);
+    for (SpanStates& span : spans) std::copy(state.begin(), state.end(), span.forward.begin() + head * size);
+    return;
+  }
+  for (SpanStates& span : spans) pass(&span.forward[head * size], span.decay[head]);
+  std::fill(state.begin(), state.end(), 0.f);
+  for (auto span = spans.rbegin(); span != spans.rend(); ++span) {
+    pass(&span->backward[head * size], span->decay[head]);
+  }
+}
+
+void CpuLayers::Attend(const Activations& a, size_t layer, int64_t first, int64_t last, const SpanStates* states,
+                       Workspace& w) const {
+  w.clock.To(StageClock::Stage::kAttention);
+  float* y = w.y.Get<float>(kBufferRows * E_);
+  const int64_t size = D_ * PaddedHeadWidth(D_);
+  for (const Slice& slice : a.slices) {
+    const int64_t start = states == nullptr ? slice.start : first;
+    const int64_t L = states == nullptr ? slice.L : last - first;
+    for (int64_t h = 0; h < H_; ++h) {
+      AttentionParams p = HeadParams(a, layer, *slice.row, start, L, h);
+      p.y = y + (start - first) * E_ + h * D_;
+      if (states != nullptr) {
+        p.state_before = &states->forward[h * size];
+        p.state_after = &states->backward[h * size];
+      }
+      AttendHead(p, &w.attention);
+    }
+  }
+}
+
+void CpuLayers::AttendWholeRow(const Activations& a, size_t layer, int64_t head, Workspace& w) const {
+  w.clock.To(StageClock::Stage::kAttention);
+  const Slice& slice = a.slices.front();
+  AttentionParams p = HeadParams(a, layer, *slice.row, slice.start, slice.L, head);
+  p.y = a.y + head * D_;
+  AttendHead(p, &w.attention);
+}
+
+// x = LayerNorm(x + product), row by row. scales: of the product's rows, in int8.
+void CpuLayers::AddNorm(float* x, const void* product, int64_t rows, const float* scales, const Linear& linear,
+                        const CpuNorm& norm) const {
+  const auto eps = static_cast<float>(config_.layer_norm_eps);
+  const float* gamma = norm.gamma.data();
+  const float* beta = norm.beta.data();
+  for (int64_t r = 0; r < rows; ++r, x += E_) {
+    if (wide_) {
+      AddLayerNorm(x, static_cast<const float*>(product) + r * E_, gamma, beta, eps, E_);
+    } else if (dtype_ == DType::kBFloat16) {
+      AddLayerNorm(x, static_cast<const uint16_t*>(product) + r * E_, gamma, beta, eps, E_);
+    } else {
+      const ScaledRow row{static_cast<const uint16_t*>(product) + r * E_, scales[r], linear.bias()};
+      AddLayerNorm(x, row, gamma, beta, eps, E_);
+    }
+  }
+}
+
+void CpuLayers::FeedForward(Activations& a, size_t layer, int64_t first, int64_t last, float* y, Workspace& w) const {
+  const CpuLayerWeights& weights = weights_.layers[layer];
+  const int64_t T = last - first;
+  float* x = a.x + first * E_;
+  w.clock.To(StageClock::Stage::kRows);
+  if (config_.layer_norm_after) {
+    for (int64_t t = 0; t < T; ++t) {
+      LayerNorm(y + t * E_, weights.after.gamma.data(), weights.after.beta.data(), kAfterEps, E_);
+    }
+  }
+  const void* operand = Operand(y, T, w);
+  w.clock.To(StageClock::Stage::kProducts);
+  weights.out->Run(operand, T, [&](int64_t row, int64_t rows, const void* z) {
+    w.clock.To(StageClock::Stage::kRows);
+    AddNorm(x + row * E_, z, rows, &w.in_scales[row], *weights.out, weights.attention_norm);
+    w.clock.To(StageClock::Stage::kProducts);
+  });
+  w.clock.To(StageClock::Stage::kRows);
+  operand = Operand(x, T, w);
+  w.clock.To(StageClock::Stage::kProducts);
+  weights.up->Run(operand, T, [&](int64_t row, int64_t rows, const void* up) {
+    w.clock.To(StageClock::Stage::kRows);
+    void* hidden = nullptr;
+    if (wide_) {
+      hidden = w.hidden.Get<float>(kBufferRows * FF_);
+      GeluErf(static_cast<const float*>(up), static_cast<float*>(hidden), rows * FF_);
+    } else if (dtype_ == DType::kBFloat16) {
+      hidden = w.hidden.Get<uint16_t>(kBufferRows * FF_);
+      GeluErf(static_cast<const uint16_t*>(up), static_cast<uint16_t*>(hidden), rows * FF_);
+    } else {
+      uint8_t* q = w.hidden.Get<uint8_t>(kBufferRows * FF_);
+      for (int64_t r = 0; r < rows; ++r) {
+        GeluErfQuantize({static_cast<const uint16_t*>(up) + r * FF_, w.in_scales[row + r], weights.up->bias()}, FF_,
+                        w.row.data(), {q + r * FF_, Linear::Int8Offset(), &w.hidden_scales[r]});
+      }
+      hidden = q;
+    }
+    w.clock.To(StageClock::Stage::kProducts);
+    weights.down->Run(hidden, rows, [&](int64_t down_row, int64_t down_rows, const void* z) {
+      w.clock.To(StageClock::Stage::kRows);
+      AddNorm(x + (row + down_row) * E_, z, down_rows, &w.hidden_scales[down_row], *weights.down, weights.output_norm);
+      w.clock.To(StageClock::Stage::kProducts);
+    });
+  });
+  w.clock.To(StageClock::Stage::kNumStages);
+}
+
+// The projections take all rows of the group that want them at once.
+void CpuLayers::Finish(Activations& a, Workspace& w) const {
+  w.clock.To(StageClock::Stage::kHeads);
+  std::vector<const Slice*> pooled;
+  std::vector<const Slice*> classified;
+  for (const Slice& slice : a.slices) {
+    if (slice.row->output == RowOutput::kTokens) {
+      const float* x = a.x + slice.start * E_;
+      slice.result->values.assign(x, x + slice.L * E_);
+      slice.result->num_vectors = slice.L;
+      slice.result->width = E_;
+    } else {
+      (slice.row->output == RowOutput::kLogits ? classified : pooled).push_back(&slice);
+    }
+  }
+
+  // The rows' vectors go through the products, one buffer to the other.
+  auto project = [&](const std::vector<const Slice*>& slices, const std::vector<CpuHeadProduct>& head) {
+    if (slices.empty()) return;
+    const auto n = static_cast<int64_t>(slices.size());
+    int64_t width = E_;
+    float* in = w.pooled.Get<float>((n + Linear::kMaxTileRows) * E_);
+    for (int64_t r = 0; r < n; ++r) {
+      const float* x = a.x + slices[r]->start * E_;
+      if (slices[r]->row->output == RowOutput::kPooledMean) {
+        MeanRows(x, slices[r]->L, E_, in + r * E_);
+      } else {
+        std::copy(x, x + E_, in + r * E_);
+      }
+    }
+    PageBuffer* from = &w.pooled;
+    PageBuffer* to = &w.head;
+    for (const CpuHeadProduct& product : head) {
+      const int64_t out_width = product.linear->out_width();
+      float* out = to->Get<float>((n + Linear::kMaxTileRows) * out_width);
+      product.linear->Run(in, n, [&](int64_t row, int64_t rows, const void* y) {
+        std::memcpy(out + row * out_width, y, rows * out_width * sizeof(float));
+      });
+      width = out_width;
+      if (product.tanh) {
+        for (int64_t i = 0; i < n * width; ++i) out[i] = std::tanh(out[i]);
+      }
+      in = out;
+      std::swap(from, to);
+    }
+    for (int64_t r = 0; r < n; ++r) {
+      slices[r]->result->values.assign(in + r * width, in + (r + 1) * width);
+      slices[r]->result->num_vectors = 1;
+      slices[r]->result->width = width;
+    }
+  };
+  project(pooled, weights_.pooled_head);
+  project(classified, weights_.classified_head);
+  w.clock.To(StageClock::Stage::kNumStages);
+}
+
+}  // namespace lion

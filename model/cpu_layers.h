@@ -1,0 +1,155 @@
+// Copyright 2026 The LION Serve Authors
+// SPDX-License-Identifier: Apache-2.0
+
+#ifndef LION_MODEL_CPU_LAYERS_H_
+#define LION_MODEL_CPU_LAYERS_H_
+
+// The stages of the CPU engine, each over a span of tokens that one worker takes: what runs, not when or where.
+// CpuEncoder decides that.
+//
+// A layer is two stages with the attention's borders between them:
+//   Project        q, k, v and gates of a span from x
+//   Summarize      of a span that is part of a longer row: what it adds to the states that pass through it
+//   (PassStates)   the states at every span's borders, from all summaries in order
+//   Attend, FeedForward    the rest of the layer, in place on x
+// Spans of a row start at the row's own token 0 and are of one length, a multiple of the chunk: what a row's values are
+// does not depend on who takes its spans. x stays fp32; q, k and v are float in float32, else bfloat16.
+
+#include <chrono>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "model/config.h"
+#include "model/cpu_weights.h"
+#include "model/encoder.h"
+#include "model/kernels/cpu/attention.h"
+#include "model/page_buffer.h"
+#include "model/types.h"
+
+namespace lion {
+
+// Where the workers' time goes, in seconds summed over them: for benchmarks.
+struct CpuStageTimes {
+  enum Stage { kEmbed, kProducts, kAttention, kGates, kRows, kHeads, kNumStages };
+  double seconds[kNumStages] = {};
+
+  std::vector<std::pair<const char*, double>> Named() const;
+};
+
+// A worker's account of its time, if anybody asked for one.
+class StageClock {
+ public:
+  using Stage = CpuStageTimes::Stage;
+
+  void Start(bool on);
+  // The time since the last call belonged to the stage named then. kNumStages: what follows belongs to none.
+  void To(Stage next);
+  const CpuStageTimes& times() const { return times_; }
+
+ private:
+  bool on_ = false;
+  Stage stage_ = Stage::kNumStages;
+  std::chrono::steady_clock::time_point since_;
+  CpuStageTimes times_;
+};
+
+// One row's place in the packed buffers.
+struct Slice {
+  int64_t start = 0;
+  int64_t L = 0;
+  const Row* row = nullptr;
+  RowResult* result = nullptr;
+};
+
+// The activations of rows packed end to end: T tokens. Made by CpuLayers::Prepare, reused for what comes next.
+struct Activations {
+  std::vector<Slice> slices;
+  int64_t T = 0;
+  int64_t stride = 0;      // tokens between two heads' arrays
+  float* x = nullptr;      // (T + Linear::kMaxTileRows, E)
+  void* qkv = nullptr;     // (3, H, stride, D)
+  float* log_a = nullptr;  // (H, stride): LION-S
+  float* y = nullptr;      // (T + Linear::kMaxTileRows, E): only where whole_rows was asked for
+  PageBuffer buffers[4];
+};
+
+// The states at a span's borders, for every head: (D, W) floats each, W = D padded (PaddedHeadWidth).
+// Before PassStates: what the span alone adds, F at its end and B at its start. After: F at its start, B at its end.
+struct SpanStates {
+  std::vector<float> forward;
+  std::vector<float> backward;
+  std::vector<float> decay;  // (H): the product of the span's decays
+};
+
+// What a worker keeps to itself.
+struct Workspace {
+  StageClock clock;
+  Activations group;
+  AttentionScratch attention;
+  PageBuffer y;                  // (kSpanTokens + Linear::kMaxTileRows, E)
+  PageBuffer in;                 // bfloat16 or int8 operands, as many rows
+  PageBuffer hidden;             // (the same, FF)
+  std::vector<float> in_scales;  // int8: of each row of `in` and of `hidden`
+  std::vector<float> hidden_scales;
+  std::vector<float> row;  // int8: one row of values, the widest there is
+  PageBuffer pooled;
+  PageBuffer head;
+};
+
+class CpuLayers {
+ public:
+  // The most tokens of a span; what the buffers of a worker are made for.
+  static constexpr int64_t kSpanTokens = 512;
+
+  // weights and config are borrowed. chunk_tokens: C where a row names none.
+  CpuLayers(const TextConfig* config, const CpuWeights* weights, DType dtype, int chunk_tokens);
+
+  // Lays out slices (their L, row and result set) in a. whole_rows: with room for attention over whole rows at once.
+  // Throws bad_alloc.
+  void Prepare(std::vector<Slice> slices, bool whole_rows, Activations& a) const;
+  // To be called once for each workspace.
+  void Prepare(Workspace& w) const;
+
+  // The length of a span of this row: at most kSpanTokens, a multiple of its chunk.
+  int64_t SpanTokens(const Row& row) const;
+
+  // Over tokens [first, last), at most kSpanTokens of them.
+  void Embed(Activations& a, int64_t first, int64_t last, Workspace& w) const;
+  void Project(Activations& a, size_t layer, int64_t first, int64_t last, Workspace& w) const;
+  // For the row a.slices[0], of which [first, last) is a span.
+  void Summarize(const Activations& a, size_t layer, int64_t first, int64_t last, SpanStates& states,
+                 Workspace& w) const;
+  // Of one head, over all spans of a row in order.
+  void PassStates(const Row& row, std::vector<SpanStates>& spans, int64_t head) const;
+  // y of [first, last): of whole rows (states null), or of a span of a.slices[0]. Ends in w.y.
+  void Attend(const Activations& a, size_t layer, int64_t first, int64_t last, const SpanStates* states,
+              Workspace& w) const;
+  // y of one head over all of a.slices[0], into a.y: the parallel form of long rows.
+  void AttendWholeRow(const Activations& a, size_t layer, int64_t head, Workspace& w) const;
+  // y: attention's output for [first, last), overwritten.
+  void FeedForward(Activations& a, size_t layer, int64_t first, int64_t last, float* y, Workspace& w) const;
+  // From last hidden states to answers.
+  void Finish(Activations& a, Workspace& w) const;
+
+ private:
+  AttentionParams HeadParams(const Activations& a, size_t layer, const Row& row, int64_t first, int64_t L,
+                             int64_t head) const;
+  const void* Operand(const float* x, int64_t rows, Workspace& w) const;
+  void AddNorm(float* x, const void* product, int64_t rows, const float* scales, const Linear& linear,
+               const CpuNorm& norm) const;
+
+  const TextConfig& config_;
+  const CpuWeights& weights_;
+  DType dtype_;
+  bool wide_;  // dtype is kFloat32
+  int chunk_tokens_;
+  int64_t E_;
+  int64_t H_;
+  int64_t D_;
+  int64_t FF_;
+};
+
+}  // namespace lion
+
+#endif  // LION_MODEL_CPU_LAYERS_H_
