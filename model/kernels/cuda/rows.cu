@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kThreads) SumBlocksKernel(const T* x, int W, c
   for (int column = threadIdx.x * kVector; column < W; column += kThreads * kVector) {
     const T* row = x + static_cast<int64_t>(block.start) * W + column;
     float sum[kVector] = {};
-#pragma unroll 4
+#pragma unroll 16
     for (int t = 0; t < block.count; ++t) {
       float v[kVector];
       Load8(row + static_cast<int64_t>(t) * W, v);

@@ -13,7 +13,8 @@
 // A warp takes kRows at a time, so that the gates' weights (4 bytes a column and head, in shared memory) are read once
 // for all of them, and has its next rows copied into shared memory while it works on these: 12 warps keep 72 KB of base
 // rows in flight. 288 multiply-adds a lane and row for 12 gates run in the shadow of that.
-// Few rows, wide rows, and rows made of embeddings (FewRowsKernel): one row a warp, in and out.
+// Few rows, wide rows, and rows made of embeddings (FewRowsKernel): one row a warp, in and out. Where rows are fewer
+// still, several warps read the same row and share its gates, whose weights take longer to arrive than all else.
 
 #include <cuda_runtime.h>
 
@@ -33,6 +34,8 @@ constexpr int kChunkWidth = kLanes * kVector;  // columns that a warp covers at 
 constexpr int kHeadsAtOnce = 4;                // gates whose sums a lane holds
 constexpr int kManyWarps = 12;                 // 168 registers a thread
 constexpr int kFewWarps = 4;
+// Up to here the warps of a block share one row's gates.
+constexpr int64_t kMaxSharedRows = 2048;
 // From here on every multiprocessor has work for ManyRowsKernel.
 constexpr int64_t kMinManyRows = 8192;
 constexpr int64_t kSharedBytes = 227 * 1024;
@@ -180,13 +183,14 @@ __device__ __forceinline__ void StoreFp8(const float (&v)[kRows][kChunks][kVecto
   }
 }
 
-// log_a of rows first ... for all heads. weight: PackGates' layout, in shared or global memory.
+// log_a of rows first ... for every parts-th group of heads from part on. weight: PackGates' layout, in shared or
+// global memory.
 template <int kChunks, int kRows>
 __device__ __forceinline__ void StoreGates(const float (&v)[kRows][kChunks][kVector], const NormTask& task,
-                                           const float4* weight, int64_t first, int lane) {
+                                           const float4* weight, int64_t first, int lane, int part, int parts) {
   const int H = task.gates.H;
   const int chunks = (task.W + kChunkWidth - 1) / kChunkWidth;
-  for (int start = 0; start < H; start += kHeadsAtOnce) {
+  for (int start = part * kHeadsAtOnce; start < H; start += parts * kHeadsAtOnce) {
     float dots[kRows * kHeadsAtOnce] = {};
 #pragma unroll
     for (int c = 0; c < kChunks; ++c) {
@@ -221,14 +225,14 @@ __device__ __forceinline__ void StoreGates(const float (&v)[kRows][kChunks][kVec
   }
 }
 
-// All that follows once rows first ... are in registers.
+// All that follows once rows first ... are in registers. part, parts: of the warps that share the rows.
 template <class T, int kChunks, int kRows>
 __device__ __forceinline__ void Finish(float (&v)[kRows][kChunks][kVector], const NormTask& task, const float4* weight,
-                                       int64_t first, int lane) {
+                                       int64_t first, int lane, int part = 0, int parts = 1) {
   Normalise(v, task, lane);
-  if (task.out != nullptr) Store<T>(v, task, first, lane);
-  if (task.fp8.values != nullptr) StoreFp8(v, task, first, lane);
-  if (task.gates.H > 0) StoreGates(v, task, weight, first, lane);
+  if (task.out != nullptr && part == 0) Store<T>(v, task, first, lane);
+  if (task.fp8.values != nullptr && part == 0) StoreFp8(v, task, first, lane);
+  if (task.gates.H > 0) StoreGates(v, task, weight, first, lane, part, parts);
 }
 
 // ------------------------------------------------------------------------------------------------------ few rows
@@ -277,13 +281,16 @@ struct RowSource {
   }
 };
 
+// parts: 1, or the warps of a block, which then has one row.
 template <class T, int kChunks, class Source>
 __global__ void __launch_bounds__(kFewWarps* kLanes, kChunks <= 4   ? 6
                                                      : kChunks <= 8 ? 3
-                                                                    : 2) FewRowsKernel(Source source, NormTask task) {
+                                                                    : 2)
+    FewRowsKernel(Source source, NormTask task, int parts) {
   const int lane = threadIdx.x % kLanes;
-  const int64_t t = static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + threadIdx.x / kLanes;
-  if (t >= task.num_rows) return;
+  const int warp = threadIdx.x / kLanes;
+  const int64_t t = parts > 1 ? blockIdx.x : static_cast<int64_t>(blockIdx.x) * (blockDim.x / kLanes) + warp;
+  if (t >= task.num_rows) return;  // never where warps wait for each other
   const typename Source::Row row = source.At(t);
   float v[1][kChunks][kVector] = {};
 #pragma unroll
@@ -291,7 +298,8 @@ __global__ void __launch_bounds__(kFewWarps* kLanes, kChunks <= 4   ? 6
     const int column = (c * kLanes + lane) * kVector;
     if (column < task.W) Source::Load(row, column, v[0][c]);
   }
-  Finish<T>(v, task, reinterpret_cast<const float4*>(task.gates.weight), t, lane);
+  if (parts > 1) __syncthreads();  // the row may be written over itself
+  Finish<T>(v, task, reinterpret_cast<const float4*>(task.gates.weight), t, lane, parts > 1 ? warp : 0, parts);
 }
 
 // ----------------------------------------------------------------------------------------------------- many rows
@@ -392,10 +400,12 @@ int Multiprocessors() {
 
 template <class T, int kChunks, class Source>
 absl::Status LaunchFewRows(const Source& source, const NormTask& task, cudaStream_t stream) {
-  // One warp a block while there are more multiprocessors than rows.
-  const int warps = task.num_rows <= Multiprocessors() ? 1 : kFewWarps;
-  const auto blocks = static_cast<unsigned>((task.num_rows + warps - 1) / warps);
-  FewRowsKernel<T, kChunks><<<blocks, warps * kLanes, 0, stream>>>(source, task);
+  const int parts =
+      task.num_rows <= kMaxSharedRows ? std::clamp((task.gates.H + kHeadsAtOnce - 1) / kHeadsAtOnce, 1, kFewWarps) : 1;
+  // One row a block where warps share it, or while there are more multiprocessors than rows.
+  const int rows = parts > 1 || task.num_rows <= Multiprocessors() ? 1 : kFewWarps;
+  const auto blocks = static_cast<unsigned>((task.num_rows + rows - 1) / rows);
+  FewRowsKernel<T, kChunks><<<blocks, rows * parts * kLanes, 0, stream>>>(source, task, parts);
   return LaunchStatus("FewRowsKernel");
 }
 
