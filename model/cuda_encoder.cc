@@ -537,7 +537,14 @@ absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResul
   if (rows.empty()) return absl::OkStatus();
   LION_RETURN_IF_ERROR(CheckRows(impl_->options().config, classifies(), rows));
   int64_t T = 0;
-  for (const Row& row : rows) T += static_cast<int64_t>(row.ids.size());
+  for (size_t b = 0; b < rows.size(); ++b) {
+    const auto L = static_cast<int64_t>(rows[b].ids.size());
+    if (max_row_tokens() > 0 && L > max_row_tokens()) {
+      return absl::InvalidArgumentError(absl::StrCat("rows[", b, "]: ", L, " tokens, at most ", max_row_tokens(),
+                                                     " are possible in float16 without layer_norm_after"));
+    }
+    T += L;
+  }
   if (T > std::numeric_limits<int32_t>::max()) {
     return absl::InvalidArgumentError(
         absl::StrCat("a batch of ", T, " tokens, at most ", std::numeric_limits<int32_t>::max(), " are possible"));
@@ -550,6 +557,12 @@ int64_t CudaEncoder::max_batch_tokens() const { return impl_->options().max_batc
 DeviceUsage CudaEncoder::usage() const { return impl_->usage(); }
 int64_t CudaEncoder::EstimateBytes(absl::Span<const Row> rows) const { return impl_->EstimateBytes(rows); }
 absl::StatusOr<int> CudaEncoder::MeasureCrossover() { return impl_->MeasureCrossover(); }
+
+int64_t CudaEncoder::max_row_tokens() const {
+  const TextConfig& config = impl_->options().config;
+  if (impl_->options().dtype != DType::kFloat16 || config.layer_norm_after) return config.max_positions;
+  return config.max_positions > 0 ? std::min(config.max_positions, kMaxFloat16Tokens) : kMaxFloat16Tokens;
+}
 
 bool CudaEncoder::classifies() const { return impl_->layers().has_head(kClassifiedHead); }
 int64_t CudaEncoder::num_labels() const { return classifies() ? impl_->shape().answer_width[kClassifiedHead] : 0; }

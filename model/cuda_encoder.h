@@ -59,6 +59,11 @@ class CudaEncoder : public Encoder {
     std::function<void(const char* stage, cudaStream_t stream)> on_stage;
   };
 
+  // The longest row in float16 of a model without layer_norm_after: y = sum_j (q . k_j / sqrt(D)) M_ij v_j is not
+  // normalised there and grows with the row, and beyond 65,504 it is infinite. At this length terms of 8 that all agree
+  // in sign still fit: |q . k| / sqrt(D) = sqrt(D) at D = 64, which is q = k with elements of size 1.
+  static constexpr int64_t kMaxFloat16Tokens = 8191;
+
   // The CUDA devices of this machine; 0 where there is no driver.
   static int NumDevices();
 
@@ -70,7 +75,8 @@ class CudaEncoder : public Encoder {
   // No Encode is under way.
   ~CudaEncoder() override;
 
-  // RESOURCE_EXHAUSTED, naming both numbers, for a batch that needs more device memory than there is.
+  // INVALID_ARGUMENT for a row above max_row_tokens; RESOURCE_EXHAUSTED, naming both numbers, for a batch that needs
+  // more device memory than there is.
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override;
 
   int max_concurrent_batches() const override;
@@ -82,6 +88,9 @@ class CudaEncoder : public Encoder {
   // Device memory that a batch of these rows works in, beside the weights; what it allocates if it is above
   // max_batch_tokens. Rows must be valid.
   int64_t EstimateBytes(absl::Span<const Row> rows) const;
+
+  // The longest row that Encode takes: the model's positions, kMaxFloat16Tokens; 0 = no limit.
+  int64_t max_row_tokens() const;
 
   bool classifies() const;
   int64_t num_labels() const;

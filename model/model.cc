@@ -170,6 +170,11 @@ absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> devices
         info.parallel_max_tokens = *crossover;
       }
       info.max_batch_tokens = max_batch_tokens;
+      if ((*encoder)->max_row_tokens() != info.max_positions) {
+        info.max_positions = (*encoder)->max_row_tokens();
+        info.warnings.push_back(absl::StrCat(source.options.directory, ": rows of at most ", info.max_positions,
+                                             " tokens: beyond them float16 without layer_norm_after may overflow"));
+      }
     }
     info.max_batch_tokens = std::min(info.max_batch_tokens, max_batch_tokens);
     model->Add(*std::move(encoder));
@@ -226,6 +231,7 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   const std::shared_ptr<const WeightFiles> weights = *std::move(opened);
 
   ModelInfo& info = model->info_;
+  info.max_positions = config->max_positions;
   const Source source = {options, *config, *pipeline, weights};
   const absl::Status added = devices->kind == DeviceKind::kCpu ? AddCpuEncoder(source, pool, model.get())
                                                                : AddCudaEncoders(source, devices->indices, model.get());
@@ -243,7 +249,6 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   info.hidden_width = config->hidden_width;
   info.vocab_size = config->vocab_size;
   info.type_vocab_size = config->type_vocab_size;
-  info.max_positions = config->max_positions;
   info.pooling = pipeline->pooling;
   info.normalize = pipeline->normalize;
   return std::unique_ptr<Model>(std::move(model));

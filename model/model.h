@@ -67,7 +67,7 @@ struct ModelInfo {
   int64_t embedding_width = 0;  // W: E, or what Dense makes of it
   int64_t vocab_size = 0;       // ids are below it
   int64_t type_vocab_size = 0;  // type ids are below it
-  int64_t max_positions = 0;    // the longest row; 0 = no limit of the model's own (no absolute positions)
+  int64_t max_positions = 0;    // the longest row; 0 = no limit: no absolute positions, nor a precision that overflows
   bool embeds = true;
   bool classifies = false;   // has classifier weights
   bool multi_label = false;  // scores are sigmoids, else a softmax
