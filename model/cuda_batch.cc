@@ -35,7 +35,11 @@ class Arranger {
 CudaShape MakeCudaShape(const TextConfig& config, DType dtype, int chunk_tokens) {
   CudaShape shape;
   shape.variant = config.variant;
-  shape.type = dtype == DType::kFloat32 ? cuda::ElementType::kFloat32 : cuda::ElementType::kBFloat16;
+  shape.type = dtype == DType::kFloat32   ? cuda::ElementType::kFloat32
+               : dtype == DType::kFloat16 ? cuda::ElementType::kFloat16
+                                          : cuda::ElementType::kBFloat16;
+  shape.fp8 = dtype == DType::kFp8;
+  shape.y_float32 = dtype == DType::kFloat16 && config.layer_norm_after;
   shape.element = dtype == DType::kFloat32 ? 4 : 2;
   shape.chunk_tokens = chunk_tokens;
   shape.positions = config.max_positions > 0;
@@ -177,17 +181,21 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
       work.Place(counts.states > 0 ? cuda::AttentionStateBytes(static_cast<int>(counts.states),
                                                                static_cast<int>(shape.H), static_cast<int>(shape.Dp))
                                    : 0);
-  layout.delta = work.Place(M * shape.Ep * shape.element);
+  layout.sum = work.Place(M * shape.Ep * shape.element);
+  layout.x_fp8 = work.Place(shape.fp8 ? M * shape.Ep : 0);
+  layout.x_scales = work.Place(shape.fp8 ? M * 4 : 0);
   const int64_t shared = work.end();
   layout.qkv = work.Place(M * 3 * heads_width * shape.element);
-  layout.y = work.Place(M * heads_width * shape.element);
+  layout.y = work.Place(M * heads_width * (shape.y_float32 ? 4 : shape.element));
   // A row takes a kernel that adds up in fp32 before it rounds.
   const bool plain =
       shape.element < 4 && (counts.plain || (shape.type == cuda::ElementType::kFloat16 && shape.Dp == 128));
   layout.plain_y = work.Place(plain ? T * heads_width * 4 : 0);
+  layout.y_fp8 = work.Place(shape.fp8 ? M * heads_width : 0);
+  layout.y_scales = work.Place(shape.fp8 ? M * 4 : 0);
   int64_t end = work.end();
   work.MoveTo(shared);
-  layout.hidden = work.Place(M * shape.FFp * shape.element);
+  layout.hidden = work.Place(M * shape.FFp * (shape.fp8 ? 1 : shape.element));
   end = std::max(end, work.end());
   work.MoveTo(shared);
   const int64_t vectors = CudaLinear::RoundRows(std::max(counts.rows[kPooledHead], counts.rows[kClassifiedHead]));

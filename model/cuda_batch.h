@@ -38,8 +38,10 @@ struct CudaShape {
   Variant variant = Variant::kLit;
   cuda::ElementType type = cuda::ElementType::kBFloat16;  // of x and the products
   int64_t element = 2;                                    // its bytes
-  int chunk_tokens = cuda::kChunkTokens;                  // C where a row names none
-  bool positions = false;                                 // the model adds absolute positions
+  bool fp8 = false;        // the products' operands are e4m3; x, what is added to it, q, k, v and y are of the type
+  bool y_float32 = false;  // float16 with layer_norm_after: y is fp32 until it is normalised
+  int chunk_tokens = cuda::kChunkTokens;  // C where a row names none
+  bool positions = false;                 // the model adds absolute positions
   int64_t E = 0;
   int64_t Ep = 0;
   int64_t H = 0;
@@ -125,15 +127,19 @@ struct CudaLayout {
   int64_t blocks[kNumCudaHeads] = {};
   int64_t rows[kNumCudaHeads] = {};
   int64_t upload_bytes = 0;
-  // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y}, {hidden} and {sums, vectors}.
+  // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y, y_fp8}, {hidden} and {sums, vectors}.
   int64_t x = 0;      // (T, Ep)
-  int64_t delta = 0;  // (T, Ep)
+  int64_t sum = 0;    // (T, Ep): x and what a product adds to it, before LayerNorm
   int64_t log_a = 0;  // (T, H) fp32
   int64_t states = 0;
-  int64_t qkv = 0;          // (T, 3, H, Dp)
-  int64_t y = 0;            // (T, H, Dp)
-  int64_t plain_y = 0;      // (T, H, Dp) fp32, where a row takes attention's plain kernel
-  int64_t hidden = 0;       // (T, FFp)
+  int64_t qkv = 0;      // (T, 3, H, Dp)
+  int64_t y = 0;        // (T, H, Dp), fp32 with y_float32
+  int64_t plain_y = 0;  // (T, H, Dp) fp32, where a row takes attention's plain kernel
+  int64_t hidden = 0;   // (T, FFp), e4m3 with fp8
+  int64_t x_fp8 = 0;    // fp8: (T, Ep) e4m3, and their scales (T)
+  int64_t x_scales = 0;
+  int64_t y_fp8 = 0;  // fp8: (T, H, Dp) e4m3, and their scales (T)
+  int64_t y_scales = 0;
   int64_t sums = 0;         // (blocks, Ep) fp32
   int64_t vectors[2] = {};  // (rows, max_head_width) fp32, in turn
   int64_t work_bytes = 0;

@@ -504,10 +504,7 @@ CudaEncoder::~CudaEncoder() = default;
 
 absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options) {
   constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();
-  if (options.dtype != DType::kFloat32 && options.dtype != DType::kBFloat16) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("dtype ", Name(options.dtype), " is not available on CUDA: float32 or bfloat16"));
-  }
+  LION_RETURN_IF_ERROR(CheckDType(options.dtype, DeviceKind::kCuda));
   if (options.chunk_tokens == 0) options.chunk_tokens = cuda::kChunkTokens;
   if (options.chunk_tokens < 1 || options.chunk_tokens > kMaxChunkTokens) {
     return absl::InvalidArgumentError(

@@ -42,7 +42,7 @@ class CudaEncoder : public Encoder {
   struct Options {
     TextConfig config;
     PipelineConfig pipeline;
-    DType dtype = DType::kBFloat16;  // kFloat32 or kBFloat16
+    DType dtype = DType::kBFloat16;  // one of DTypesOf(kCuda)
     int device = 0;                  // CUDA's index
     int chunk_tokens = 0;            // 0 = cuda::kChunkTokens
     // 0 = from the memory that is free: with F bytes free at the start of Create and W of them then taken by weights,

@@ -8,7 +8,6 @@
 
 #include "model/kernels/cuda/attention_launch.h"
 #include "model/kernels/cuda/cuda_status.h"
-#include "model/kernels/cuda/gemm_gelu_launch.h"
 
 namespace lion {
 namespace {
@@ -67,6 +66,7 @@ absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) cons
     params.log_a_token_stride = shape_.H;
   }
   params.y = run.Work<char>(layout.y);
+  params.y_float32 = shape_.y_float32;
   params.segments = run.Uploaded<cuda::Segment>(layout.segments);
   params.runs = run.Uploaded<cuda::StateRun>(layout.runs);
   params.counts = run.Uploaded<int32_t>(layout.plan_counts);
@@ -80,33 +80,25 @@ absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) cons
   return cuda::LaunchAttention(params, run.stream);
 }
 
-// hidden = gelu(x W1^T + b1): one kernel in the 16-bit types.
-absl::Status CudaLayers::EnqueueUp(const CudaRun& run, const CudaLayer& layer) const {
-  const void* x = run.Work<char>(run.layout.x);
-  void* hidden = run.Work<char>(run.layout.hidden);
-  const int64_t T = run.counts.T;
-  if (shape_.type == cuda::ElementType::kFloat32) {
-    LION_RETURN_IF_ERROR(layer.up->Run({.M = T, .x = x, .y = hidden}, run.stream));
-    return cuda::LaunchGelu(shape_.type, hidden, T * shape_.FFp, run.stream);
-  }
-  cuda::GemmGeluParams params;
-  params.type = shape_.type;
-  params.M = T;
-  params.N = shape_.FFp;
-  params.K = shape_.Ep;
-  params.x = x;
-  params.weight = layer.up->weight();
-  params.bias = layer.up->bias();
-  params.y = hidden;
-  return cuda::LaunchGemmGelu(params, run.stream);
-}
-
 absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
   const CudaLayout& layout = run.layout;
   const int64_t T = run.counts.T;
   void* x = run.Work<char>(layout.x);
-  void* sum = run.Work<char>(layout.delta);
+  void* sum = run.Work<char>(layout.sum);
+  void* qkv = run.Work<char>(layout.qkv);
   void* y = run.Work<char>(layout.y);
+  void* hidden = run.Work<char>(layout.hidden);
+  // What the products read: x and y, or in fp8 their copies in e4m3.
+  cuda::Fp8Rows x_fp8;
+  cuda::Fp8Rows y_fp8;
+  if (shape_.fp8) {
+    x_fp8 = {run.Work<uint8_t>(layout.x_fp8), run.Work<float>(layout.x_scales)};
+    y_fp8 = {run.Work<uint8_t>(layout.y_fp8), run.Work<float>(layout.y_scales)};
+  }
+  const void* product_x = shape_.fp8 ? x_fp8.values : x;
+  // A float16 row does not fit where the fp32 one lies that it is made of: q, k and v are of no more use by then.
+  void* normal_y = shape_.y_float32 ? qkv : y;
+  const void* product_y = shape_.fp8 ? y_fp8.values : normal_y;
 
   run.Stage("embed");
   cuda::EmbedParams embed;
@@ -124,12 +116,13 @@ absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
   embed.norm = Normalize(weights_.embedding_norm, eps_);
   embed.gates = Gates(run, 0);
   embed.x = x;
+  embed.fp8 = x_fp8;
   LION_RETURN_IF_ERROR(cuda::LaunchEmbed(embed, run.stream));
 
   for (size_t n = 0; n < weights_.layers.size(); ++n) {
     const CudaLayer& layer = weights_.layers[n];
     run.Stage("qkv");
-    LION_RETURN_IF_ERROR(layer.qkv->Run({.M = T, .x = x, .y = run.Work<char>(layout.qkv)}, run.stream));
+    LION_RETURN_IF_ERROR(layer.qkv->Run({.M = T, .x = product_x, .x_scales = x_fp8.scales, .y = qkv}, run.stream));
     run.Stage("attention");
     LION_RETURN_IF_ERROR(EnqueueAttention(run, n));
     cuda::LayerNormParams norm;
@@ -142,22 +135,35 @@ absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
       norm.norm = Normalize(layer.after, kAfterEps);
       norm.norm.column_mask = static_cast<int32_t>(shape_.Dp - 1);
       norm.norm.true_width = static_cast<int32_t>(shape_.D);
-      norm.out = y;
+      norm.x_float32 = shape_.y_float32;
+      norm.out = shape_.fp8 ? nullptr : normal_y;
+      norm.fp8 = y_fp8;
       LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
+    } else if (shape_.fp8) {
+      run.Stage("round y");
+      cuda::QuantizeParams quantize;
+      quantize.type = shape_.type;
+      quantize.T = T;
+      quantize.W = static_cast<int>(shape_.H * shape_.Dp);
+      quantize.x = y;
+      quantize.fp8 = y_fp8;
+      LION_RETURN_IF_ERROR(cuda::LaunchQuantize(quantize, run.stream));
     }
     norm.W = static_cast<int>(shape_.Ep);
     norm.x = sum;
+    norm.x_float32 = false;
     norm.out = x;
+    norm.fp8 = x_fp8;
     run.Stage("out");
-    LION_RETURN_IF_ERROR(layer.out->Run({.M = T, .x = y, .residual = x, .y = sum}, run.stream));
+    LION_RETURN_IF_ERROR(
+        layer.out->Run({.M = T, .x = product_y, .x_scales = y_fp8.scales, .residual = x, .y = sum}, run.stream));
     run.Stage("norm");
     norm.norm = Normalize(layer.attention_norm, eps_);
     LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
     run.Stage("up");
-    LION_RETURN_IF_ERROR(EnqueueUp(run, layer));
+    LION_RETURN_IF_ERROR(layer.up->Run({.M = T, .x = product_x, .x_scales = x_fp8.scales, .y = hidden}, run.stream));
     run.Stage("down");
-    LION_RETURN_IF_ERROR(
-        layer.down->Run({.M = T, .x = run.Work<char>(layout.hidden), .residual = x, .y = sum}, run.stream));
+    LION_RETURN_IF_ERROR(layer.down->Run({.M = T, .x = hidden, .residual = x, .y = sum}, run.stream));
     run.Stage("norm");
     norm.norm = Normalize(layer.output_norm, eps_);
     norm.gates = Gates(run, n + 1);

@@ -25,7 +25,6 @@
 #include "model/cuda_batch.h"
 #include "model/cuda_linear.h"
 #include "model/cuda_weights.h"
-#include "model/kernels/cuda/gemm_gelu_params.h"
 #include "model/kernels/cuda/rows_launch.h"
 
 namespace lion {
@@ -85,7 +84,6 @@ class CudaLayers {
   CudaLayers() = default;
   cuda::NormParams Normalize(const CudaNorm& norm, float eps) const;
   cuda::GateParams Gates(const CudaRun& run, size_t layer) const;
-  absl::Status EnqueueUp(const CudaRun& run, const CudaLayer& layer) const;
 
   CudaShape shape_;
   float eps_ = 0;

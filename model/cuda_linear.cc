@@ -3,20 +3,15 @@
 
 #include "model/cuda_linear.h"
 
-#include <cuda_fp16.h>
-#include <cuda_fp8.h>
-
 #include <algorithm>
-#include <cmath>
 #include <iterator>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
-#include "model/kernels/cpu/rows.h"
+#include "model/cuda_rounding.h"
 #include "model/kernels/cuda/cuda_status.h"
-#include "model/kernels/cuda/rows_launch.h"
 
 namespace lion {
 namespace {
@@ -95,6 +90,8 @@ absl::StatusOr<std::unique_ptr<CublasLt>> CublasLt::Create() {
   absl::StatusOr<DeviceBuffer> workspace = DeviceBuffer::Allocate(kWorkspaceBytes);
   if (!workspace.ok()) return workspace.status();
   lt->workspace_ = *std::move(workspace);
+  const std::vector<float> ones(kMaxRows, 1.f);
+  LION_RETURN_IF_ERROR(cuda::Assign(Upload(ones.data(), kMaxRows * 4), &lt->ones_));
   return lt;
 }
 
@@ -124,46 +121,13 @@ absl::StatusOr<std::unique_ptr<CudaLinear>> CudaLinear::Create(CublasLt* lt, con
   return linear;
 }
 
-namespace {
-
-// Copies values to the device in the type.
-absl::Status UploadAs(cuda::ElementType type, const float* values, int64_t n, DeviceBuffer* buffer) {
-  if (type == cuda::ElementType::kFloat32) return cuda::Assign(Upload(values, n * 4), buffer);
-  std::vector<uint16_t> rounded(n);
-  if (type == cuda::ElementType::kBFloat16) {
-    ToBFloat16(values, rounded.data(), n);
-  } else {
-    for (int64_t i = 0; i < n; ++i) {
-      const auto half = static_cast<__half_raw>(__float2half_rn(values[i]));
-      if ((half.x & 0x7FFF) == 0x7C00 && std::isfinite(values[i])) {
-        return absl::InvalidArgumentError(absl::StrCat("a weight of ", values[i], " is above float16's 65504"));
-      }
-      rounded[i] = half.x;
-    }
-  }
-  return cuda::Assign(Upload(rounded.data(), n * 2), buffer);
-}
-
-}  // namespace
-
 absl::Status CudaLinear::UploadWeights(const float* weight, const float* bias) {
   const auto& [N, K, type, fp8, residual] = options_.Key();
   if (bias != nullptr) LION_RETURN_IF_ERROR(UploadAs(type, bias, N, &bias_));
   if (!fp8) return UploadAs(type, weight, N * K, &weight_);
-  std::vector<uint8_t> rounded(N * K);
-  std::vector<float> scales(N);
-  for (int64_t n = 0; n < N; ++n) {
-    const float* row = weight + n * K;
-    float largest = cuda::kMinFp8Largest;
-    for (int64_t k = 0; k < K; ++k) largest = std::max(largest, std::fabs(row[k]));
-    scales[n] = largest / cuda::kFp8Max;
-    const float inverse = cuda::kFp8Max / largest;
-    for (int64_t k = 0; k < K; ++k) {
-      rounded[n * K + k] = __nv_cvt_float_to_fp8(row[k] * inverse, __NV_SATFINITE, __NV_E4M3);
-    }
-  }
-  LION_RETURN_IF_ERROR(cuda::Assign(Upload(scales.data(), N * 4), &weight_scales_));
-  return cuda::Assign(Upload(rounded.data(), N * K), &weight_);
+  // A scale that all of x has goes into those of W.
+  const float unit = options_.x_scale > 0 ? 1 / options_.x_scale : 1;
+  return UploadFp8(weight, N, K, unit, &weight_, &weight_scales_);
 }
 
 absl::Status CudaLinear::Describe() {
@@ -354,7 +318,8 @@ absl::Status CudaLinear::ChooseForFewRows(CudaLinearAlgorithms* algorithms) cons
 
 absl::Status CudaLinear::Run(const Rows& rows, cudaStream_t stream) const {
   if (rows.M < 1) return absl::InvalidArgumentError(absl::StrCat("M ", rows.M, " is not positive"));
-  if (options_.residual != (rows.residual != nullptr) || options_.fp8 != (rows.x_scales != nullptr)) {
+  if (options_.residual != (rows.residual != nullptr) ||
+      (options_.fp8 && options_.x_scale == 0) != (rows.x_scales != nullptr)) {
     return absl::InvalidArgumentError("a product was given another residual or other scales than it was made for");
   }
   const auto few = std::find_if(algorithms_->few.begin(), algorithms_->few.end(),
@@ -375,7 +340,7 @@ absl::Status CudaLinear::Multiply(const cublasLtMatmulAlgo_t& algorithm, const v
     Layouts layouts;
     LION_RETURN_IF_ERROR(layouts.Init(options_, RoundRows(std::min(kMaxRows, rows.M - first))));
     if (options_.fp8) {
-      const void* scales = rows.x_scales + first;
+      const void* scales = rows.x_scales != nullptr ? rows.x_scales + first : lt_->ones_.At<float>(0);
       LION_RETURN_IF_ERROR(LtStatus(
           cublasLtMatmulDescSetAttribute(operation_, CUBLASLT_MATMUL_DESC_B_SCALE_POINTER, &scales, sizeof(scales)),
           "cublasLtMatmulDescSetAttribute"));

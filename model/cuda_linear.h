@@ -44,6 +44,7 @@ struct CudaLinearOptions {
   cuda::ElementType type = cuda::ElementType::kFloat32;  // of y, residual and bias, and of x and W unless fp8
   bool fp8 = false;                                      // x and W are e4m3; type is kBFloat16 or kFloat16
   bool residual = false;                                 // Run adds one
+  float x_scale = 0;                                     // fp8: of every row of x; 0 = each row has its own
 
   auto Key() const { return std::make_tuple(N, K, type, fp8, residual); }
 };
@@ -68,6 +69,7 @@ class CublasLt {
   CublasLt() = default;
   cublasLtHandle_t handle_ = nullptr;
   DeviceBuffer workspace_;
+  DeviceBuffer ones_;  // fp32, as many as a product has rows
   std::map<std::pair<decltype(CudaLinearOptions().Key()), bool>, CudaLinearAlgorithms> algorithms_;  // bool: has a bias
 };
 
@@ -84,7 +86,7 @@ class CudaLinear {
   struct Rows {
     int64_t M = 0;                    // at least 1
     const void* x = nullptr;          // (M, K)
-    const float* x_scales = nullptr;  // (M): fp8
+    const float* x_scales = nullptr;  // (M): fp8 where the rows have their own
     const void* residual = nullptr;   // (M, N): if the options say so; apart from y
     void* y = nullptr;                // (M, N)
   };
@@ -103,12 +105,6 @@ class CudaLinear {
   absl::Status Run(const Rows& rows, cudaStream_t stream) const;
 
   static int64_t RoundRows(int64_t M) { return (M + kRowStep - 1) / kRowStep * kRowStep; }
-
-  // What lies on the device, for a kernel that fuses the product with what follows: the weights (N, K) in their type,
-  // their scales (N) if fp8, and the bias (N) in y's type.
-  const void* weight() const { return weight_.data(); }
-  const float* weight_scales() const { return weight_scales_.At<float>(0); }
-  const void* bias() const { return bias_.data(); }
 
   int64_t out_width() const { return options_.N; }
   int64_t in_width() const { return options_.K; }

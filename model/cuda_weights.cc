@@ -9,6 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/string_view.h"
 #include "model/kernels/cuda/cuda_status.h"
 #include "model/kernels/cuda/rows_launch.h"
 
@@ -87,10 +88,11 @@ class Loader {
       LION_RETURN_IF_ERROR(UploadFloats(cuda::PackGates(weight.data(), H, E), &layer->gate_weight));
       LION_RETURN_IF_ERROR(UploadFloats(bias, &layer->gate_bias));
     }
-    LION_RETURN_IF_ERROR(LoadLinear(name + "attention.output.dense", E, E, heads_width, head, true, &layer->out));
+    LION_RETURN_IF_ERROR(LoadLinear(name + "attention.output.dense", E, E, heads_width, head, 0, &layer->out));
     LION_RETURN_IF_ERROR(LoadNorm(name + "attention.output.LayerNorm", shape_.Ep, Same, &layer->attention_norm));
-    LION_RETURN_IF_ERROR(LoadLinear(name + "intermediate.dense", FF, E, shape_.Ep, Same, false, &layer->up));
-    LION_RETURN_IF_ERROR(LoadLinear(name + "output.dense", E, FF, shape_.FFp, Same, true, &layer->down));
+    LION_RETURN_IF_ERROR(LoadUp(name, &layer->up));
+    LION_RETURN_IF_ERROR(
+        LoadLinear(name + "output.dense", E, FF, shape_.FFp, Same, layer->up->y_scale(), &layer->down));
     return LoadNorm(name + "output.LayerNorm", shape_.Ep, Same, &layer->output_norm);
   }
 
@@ -99,7 +101,7 @@ class Loader {
       PaddedWeights padded(RoundUp(product.N, 16), RoundUp(product.K, 16));
       padded.Add(product.weight, product.bias, product.N, product.K, Same, Same);
       CudaHeadProduct on_device;
-      LION_RETURN_IF_ERROR(MakeLinear(padded, {.type = cuda::ElementType::kFloat32}, &on_device.linear));
+      LION_RETURN_IF_ERROR(MakeLinear("a head", padded, {.type = cuda::ElementType::kFloat32}, &on_device.linear));
       on_device.tanh = product.tanh;
       head->push_back(std::move(on_device));
     }
@@ -111,11 +113,18 @@ class Loader {
     return cuda::Assign(Upload(values.data(), static_cast<int64_t>(values.size()) * 4), buffer);
   }
 
+  // What a product's error is about.
+  static absl::Status Named(const absl::Status& status, absl::string_view name) {
+    return status.ok() ? status : absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
+  }
+
   // options: without N and K.
-  absl::Status MakeLinear(const PaddedWeights& padded, CudaLinearOptions options, std::unique_ptr<CudaLinear>* linear) {
+  absl::Status MakeLinear(absl::string_view name, const PaddedWeights& padded, CudaLinearOptions options,
+                          std::unique_ptr<CudaLinear>* linear) {
     options.N = padded.N;
     options.K = padded.K;
-    return cuda::Assign(CudaLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), linear);
+    return Named(cuda::Assign(CudaLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), linear),
+                 name);
   }
 
   absl::Status LoadTable(const std::string& name, int64_t rows, DeviceBuffer* table) {
@@ -135,14 +144,43 @@ class Loader {
     return UploadFloats(Spread(beta, width, place), &norm->beta);
   }
 
-  absl::Status LoadLinear(const std::string& name, int64_t N, int64_t K, int64_t padded_K, const Place& column,
-                          bool residual, std::unique_ptr<CudaLinear>* linear) {
+  absl::Status ReadLinear(const std::string& name, int64_t N, int64_t K, const Place& column, PaddedWeights* padded) {
     const std::vector<float> weight = reader_.Read(name + ".weight", {N, K});
     const std::vector<float> bias = reader_.Read(name + ".bias", {N});
     LION_RETURN_IF_ERROR(reader_.status());
+    padded->Add(weight, bias, N, K, Same, column);
+    return absl::OkStatus();
+  }
+
+  // A product whose result is added to x. x_scale: CudaLinearOptions'.
+  absl::Status LoadLinear(const std::string& name, int64_t N, int64_t K, int64_t padded_K, const Place& column,
+                          float x_scale, std::unique_ptr<CudaLinear>* linear) {
     PaddedWeights padded(RoundUp(N, 16), padded_K);
-    padded.Add(weight, bias, N, K, Same, column);
-    return MakeLinear(padded, {.type = shape_.type, .residual = residual}, linear);
+    LION_RETURN_IF_ERROR(ReadLinear(name, N, K, column, &padded));
+    return MakeLinear(name, padded,
+                      {.type = shape_.type, .fp8 = shape_.fp8, .residual = true, .x_scale = shape_.fp8 ? x_scale : 0},
+                      linear);
+  }
+
+  absl::Status LoadUp(const std::string& layer, std::unique_ptr<CudaGeluLinear>* up) {
+    const std::string name = layer + "intermediate.dense";
+    PaddedWeights padded(shape_.FFp, shape_.Ep);
+    LION_RETURN_IF_ERROR(ReadLinear(name, shape_.FF, shape_.E, Same, &padded));
+    CudaGeluLinearOptions options;
+    options.N = padded.N;
+    options.K = padded.K;
+    options.type = shape_.type;
+    options.fp8 = shape_.fp8;
+    if (shape_.fp8) {
+      const std::string norm = layer + "attention.output.LayerNorm";
+      const std::vector<float> gamma = Spread(reader_.Read(norm + ".weight", {shape_.E}), shape_.Ep, Same);
+      const std::vector<float> beta = Spread(reader_.Read(norm + ".bias", {shape_.E}), shape_.Ep, Same);
+      LION_RETURN_IF_ERROR(reader_.status());
+      options.y_scale =
+          GeluScale(padded.weight.data(), padded.bias.data(), gamma.data(), beta.data(), padded.N, padded.K);
+    }
+    return Named(cuda::Assign(CudaGeluLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), up),
+                 name);
   }
 
   // Three matrices as one product.
@@ -159,7 +197,7 @@ class Loader {
           weight, bias, E, E, [&](int64_t i) { return part_start + head(i); }, Same);
       part_start += heads_width;
     }
-    return MakeLinear(qkv, {.type = shape_.type}, linear);
+    return MakeLinear(self + "{query,key,value}", qkv, {.type = shape_.type, .fp8 = shape_.fp8}, linear);
   }
 
   WeightReader& reader_;

@@ -14,6 +14,7 @@
 #include "absl/status/statusor.h"
 #include "model/config.h"
 #include "model/cuda_batch.h"
+#include "model/cuda_gelu_linear.h"
 #include "model/cuda_linear.h"
 #include "model/cuda_memory.h"
 #include "model/weights.h"
@@ -26,11 +27,11 @@ struct CudaNorm {
 };
 
 struct CudaLayer {
-  std::unique_ptr<CudaLinear> qkv;   // Ep -> 3 H Dp
-  std::unique_ptr<CudaLinear> out;   // H Dp -> Ep
-  std::unique_ptr<CudaLinear> up;    // Ep -> FFp
-  std::unique_ptr<CudaLinear> down;  // FFp -> Ep
-  CudaNorm after;                    // layer_norm_after, over the joined heads
+  std::unique_ptr<CudaLinear> qkv;     // Ep -> 3 H Dp
+  std::unique_ptr<CudaLinear> out;     // H Dp -> Ep
+  std::unique_ptr<CudaGeluLinear> up;  // Ep -> FFp, with GELU
+  std::unique_ptr<CudaLinear> down;    // FFp -> Ep
+  CudaNorm after;                      // layer_norm_after, over the joined heads
   CudaNorm attention_norm;
   CudaNorm output_norm;
   DeviceBuffer log_lambda;   // (H): LION-D

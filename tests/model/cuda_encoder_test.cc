@@ -12,6 +12,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/model.h"
@@ -84,6 +85,23 @@ struct Shape {
 constexpr Shape kShapes[] = {
     {"D16", 64, 4, 128}, {"D50", 150, 3, 100}, {"D32", 128, 4, 256}, {"D64", 128, 2, 256}, {"D128", 256, 2, 512}};
 
+double Largest(const std::vector<double>& values) {
+  double largest = 0;
+  for (double v : values) largest = std::max(largest, std::fabs(v));
+  return largest;
+}
+
+// What is measured against which plain form, and its output's unit in the last place, relative. Root mean squares are
+// of LayerNorm's outputs, of size 1; the largest error is mostly one of the largest outputs'.
+struct Precision {
+  DType dtype;
+  PlainType plain;
+  double ulp;
+};
+constexpr Precision kPrecisions[] = {{DType::kBFloat16, PlainType::kBFloat16, 1.0 / 128},
+                                     {DType::kFloat16, PlainType::kFloat16, 1.0 / 1024},
+                                     {DType::kFp8, PlainType::kFp8, 1.0 / 128}};
+
 class CudaVariantTest : public OnCudaDevice<testing::TestWithParam<std::tuple<Variant, bool, Shape>>> {
  protected:
   static RandomModelOptions Options() {
@@ -121,24 +139,26 @@ TEST_P(CudaVariantTest, AllFormsAgreeWithThePlainFormInFp64) {
   }
 }
 
-TEST_P(CudaVariantTest, BFloat16ErrsAtMostTwiceAsMuchAsThePlainForm) {
+TEST_P(CudaVariantTest, LowerPrecisionsErrAtMostTwiceAsMuchAsThePlainForm) {
   const RandomModelOptions options = Options();
   const RandomModel directory(options);
-  const std::unique_ptr<Model> model = Load(directory.directory(), DType::kBFloat16);
-  ASSERT_NE(model, nullptr);
-  for (int64_t L : {1, 33, 64, 200, 1100}) {
-    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
-    const auto& tensors = directory.tensors();
-    const std::vector<double> truth = PlainForm(options, tensors, ids, PlainType::kFloat64);
-    const Error plain = Difference(PlainForm(options, tensors, ids, PlainType::kBFloat16), truth);
-    std::vector<Row> rows;
-    for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
-    const std::vector<RowResult> results = Encode(*model, rows);
-    constexpr double kUlp = 1.0 / 256;  // of bfloat16 at 1, the scale of a LayerNorm's output
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const Error error = Difference(results[i].values, truth);
-      EXPECT_LE(error.rms, 2 * plain.rms + kUlp) << "L " << L << " form " << i;
-      EXPECT_LE(error.max, 2 * plain.max + kUlp) << "L " << L << " form " << i;
+  for (const Precision& precision : kPrecisions) {
+    const std::unique_ptr<Model> model = Load(directory.directory(), precision.dtype);
+    ASSERT_NE(model, nullptr);
+    for (int64_t L : {1, 33, 64, 200, 1100}) {
+      const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
+      const auto& tensors = directory.tensors();
+      const std::vector<double> truth = PlainForm(options, tensors, ids, PlainType::kFloat64);
+      const Error plain = Difference(PlainForm(options, tensors, ids, precision.plain), truth);
+      std::vector<Row> rows;
+      for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
+      const std::vector<RowResult> results = Encode(*model, rows);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const Error error = Difference(results[i].values, truth);
+        EXPECT_LE(error.rms, 2 * plain.rms + precision.ulp / 2) << Name(precision.dtype) << " L " << L << " form " << i;
+        EXPECT_LE(error.max, 2 * plain.max + precision.ulp * Largest(truth))
+            << Name(precision.dtype) << " L " << L << " form " << i;
+      }
     }
   }
 }
@@ -208,9 +228,9 @@ TEST_P(CudaOracleTest, MatchesTheReference) {
   }
 }
 
-TEST_P(CudaOracleTest, BFloat16ErrsAtMostTwiceAsMuchAsThePlainForm) {
-  const std::unique_ptr<Model> model = Load(Directory(), DType::kBFloat16);
-  ASSERT_NE(model, nullptr);
+TEST_P(CudaOracleTest, LowerPrecisionsErrAtMostTwiceAsMuchAsThePlainForm) {
+  const std::unique_ptr<Model> reference = Load(Directory(), DType::kFloat32);
+  ASSERT_NE(reference, nullptr);
   absl::StatusOr<std::unique_ptr<WeightFiles>> weights = WeightFiles::OpenDirectory(Directory());
   ASSERT_TRUE(weights.ok()) << weights.status();
   std::map<std::string, NamedTensor> tensors;
@@ -218,24 +238,30 @@ TEST_P(CudaOracleTest, BFloat16ErrsAtMostTwiceAsMuchAsThePlainForm) {
     if (tensor.type == StoredType::kF32) tensors[name] = {tensor.shape, Floats(**weights, name)};
   }
   RandomModelOptions options;  // what the plain form asks of a model's shape
-  options.variant = model->info().variant;
+  options.variant = reference->info().variant;
   options.layer_norm_after = tensors.count("bert.encoder.layer.0.attention.self.layer_norm.weight") != 0;
-  options.absolute_positions = model->info().max_positions > 0;
-  options.hidden_width = model->info().hidden_width;
+  options.absolute_positions = reference->info().max_positions > 0;
+  options.hidden_width = reference->info().hidden_width;
   options.num_heads = 4;
-  for (int64_t L : {1, 37, 129, 500}) {
-    const std::vector<uint32_t> ids = RandomIds(L, model->info().vocab_size, static_cast<uint32_t>(L));
-    const std::vector<double> truth = PlainForm(options, tensors, ids, PlainType::kFloat64);
-    const Error plain = Difference(PlainForm(options, tensors, ids, PlainType::kBFloat16), truth);
-    std::vector<Row> rows;
-    for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
-    const std::vector<RowResult> results = Encode(*model, rows);
-    for (size_t i = 0; i < rows.size(); ++i) {
-      const Error error = Difference(results[i].values, truth);
-      EXPECT_LE(error.rms, 2 * plain.rms + 1.0 / 256) << "L " << L << " form " << i;
-      EXPECT_LE(error.max, 2 * plain.max + 1.0 / 256) << "L " << L << " form " << i;
+  for (const Precision& precision : kPrecisions) {
+    const std::unique_ptr<Model> model = Load(Directory(), precision.dtype);
+    ASSERT_NE(model, nullptr);
+    for (int64_t L : {1, 37, 129, 500}) {
+      const std::vector<uint32_t> ids = RandomIds(L, model->info().vocab_size, static_cast<uint32_t>(L));
+      const std::vector<double> truth = PlainForm(options, tensors, ids, PlainType::kFloat64);
+      const Error plain = Difference(PlainForm(options, tensors, ids, precision.plain), truth);
+      std::vector<Row> rows;
+      for (const Form& form : kForms) rows.push_back({ids, {}, form.mode, form.chunk_tokens, RowOutput::kTokens});
+      const std::vector<RowResult> results = Encode(*model, rows);
+      for (size_t i = 0; i < rows.size(); ++i) {
+        const Error error = Difference(results[i].values, truth);
+        EXPECT_LE(error.rms, 2 * plain.rms + precision.ulp / 2) << Name(precision.dtype) << " L " << L << " form " << i;
+        EXPECT_LE(error.max, 2 * plain.max + precision.ulp * Largest(truth))
+            << Name(precision.dtype) << " L " << L << " form " << i;
+      }
+      const double rms = Difference(results[1].values, truth).rms;
+      RecordProperty(absl::StrCat(Name(precision.dtype), "_rms_", L), absl::StrCat(rms, " plain ", plain.rms));
     }
-    RecordProperty("rms_" + std::to_string(L), std::to_string(Difference(results[1].values, truth).rms / plain.rms));
   }
 }
 
@@ -346,7 +372,8 @@ TEST_P(CudaBitsTest, ARowOfNaNLeavesTheOthersAlone) {
   }
 }
 
-INSTANTIATE_TEST_SUITE_P(DTypes, CudaBitsTest, testing::Values(DType::kFloat32, DType::kBFloat16),
+INSTANTIATE_TEST_SUITE_P(DTypes, CudaBitsTest,
+                         testing::Values(DType::kFloat32, DType::kBFloat16, DType::kFloat16, DType::kFp8),
                          [](const auto& test) { return std::string(Name(test.param)); });
 
 // ---------------------------------------------------------------------------------------------------------------- the
@@ -497,10 +524,10 @@ TEST(CudaModelTest, NamesWhatItCannotLoad) {
     EXPECT_THAT(std::string(status.message()), HasSubstr(message));
   }
   options.devices = {"cuda:0"};
-  options.dtype = DType::kFloat16;
+  options.dtype = DType::kInt8;
   const absl::Status status = Model::Load(options, nullptr).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
-  EXPECT_THAT(std::string(status.message()), HasSubstr("dtype float16 is not available on CUDA"));
+  EXPECT_THAT(std::string(status.message()), HasSubstr("dtype int8 is not available on cuda"));
 }
 
 }  // namespace

@@ -242,6 +242,42 @@ INSTANTIATE_TEST_SUITE_P(Forms, CudaLinearTest,
                                          Form{ElementType::kFloat16}, Form{ElementType::kBFloat16, true}),
                          [](const auto& test) { return test.param.fp8 ? "fp8" : TypeName(test.param.type); });
 
+class Fp8ScaleTest : public OnCudaDevice<> {};
+
+// One scale for all of x is folded into those of W; from row 131,072 on a second product runs.
+TEST_F(Fp8ScaleTest, MayBeOneForAllRows) {
+  constexpr int64_t kWidth = 16;
+  constexpr int64_t M = 131072 + 40;
+  absl::StatusOr<std::unique_ptr<CublasLt>> lt = CublasLt::Create();
+  ASSERT_TRUE(lt.ok()) << lt.status();
+  std::vector<float> weight(kWidth * kWidth, 0.f);
+  for (int64_t n = 0; n < kWidth; ++n) weight[n * kWidth + n] = static_cast<float>(n + 1);
+  CudaLinearOptions options;
+  options.N = options.K = kWidth;
+  options.type = ElementType::kBFloat16;
+  options.fp8 = true;
+  options.x_scale = 0.25f;
+  const absl::StatusOr<std::unique_ptr<CudaLinear>> linear =
+      CudaLinear::Create(lt->get(), options, weight.data(), nullptr);
+  ASSERT_TRUE(linear.ok()) << linear.status();
+  const int64_t rounded = CudaLinear::RoundRows(M);
+  std::vector<uint8_t> bits(rounded * kWidth);
+  for (size_t i = 0; i < bits.size(); ++i) bits[i] = ToFp8(static_cast<float>(i / kWidth % 16));
+  const DeviceBuffer x = OnDevice(bits);
+  const DeviceValues y = DeviceValues::Poisoned(rounded * kWidth, ElementType::kBFloat16);
+  CudaLinear::Rows rows;
+  rows.M = M;
+  rows.x = x.data();
+  rows.y = y.data();
+  ASSERT_TRUE((*linear)->Run(rows, nullptr).ok());
+  const std::vector<float> values = y.Read();
+  for (int64_t i = 0; i < M * kWidth; ++i) {
+    // Each row of W has one value, which e4m3 holds as 448.
+    const float expected = static_cast<float>(i / kWidth % 16) * 0.25f * static_cast<float>(i % kWidth + 1);
+    ASSERT_NEAR(values[i], expected, expected / 128) << i;
+  }
+}
+
 class Float16WeightsTest : public OnCudaDevice<> {};
 
 TEST_F(Float16WeightsTest, RefuseWhatTheTypeDoesNotHold) {

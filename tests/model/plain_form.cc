@@ -11,13 +11,31 @@ namespace lion {
 namespace {
 
 at::ScalarType TorchType(PlainType type) {
-  return type == PlainType::kFloat64 ? at::kDouble : type == PlainType::kBFloat16 ? at::kBFloat16 : at::kFloat;
+  switch (type) {
+    case PlainType::kFloat64:
+      return at::kDouble;
+    case PlainType::kBFloat16:
+    case PlainType::kFp8:
+      return at::kBFloat16;
+    case PlainType::kFloat16:
+      return at::kHalf;
+    case PlainType::kFloat32:
+    case PlainType::kInt8:
+      break;
+  }
+  return at::kFloat;
 }
 
 // Every row of x as whole multiples of a 127th of its largest value.
 at::Tensor RoundedRows(const at::Tensor& x) {
   const at::Tensor scale = x.abs().amax(1, /*keepdim=*/true) / 127;
   return at::round(x / scale) * scale;
+}
+
+// Every row of x in e4m3, its largest value as 448.
+at::Tensor RoundedRowsFp8(const at::Tensor& x) {
+  const at::Tensor scale = x.to(at::kFloat).abs().amax(1, /*keepdim=*/true).clamp_min(1e-30) / 448;
+  return (x.to(at::kFloat) / scale).to(at::kFloat8_e4m3fn).to(at::kFloat) * scale;
 }
 
 }  // namespace
@@ -37,6 +55,11 @@ std::vector<double> PlainForm(const RandomModelOptions& o, const std::map<std::s
   auto linear = [&](const at::Tensor& x, const std::string& name) {
     if (type == PlainType::kInt8) {
       return (at::linear(RoundedRows(x).to(at::kDouble), RoundedRows(get(name + ".weight")).to(at::kDouble)) +
+              get(name + ".bias"))
+          .to(X);
+    }
+    if (type == PlainType::kFp8) {
+      return (at::linear(RoundedRowsFp8(x).to(at::kDouble), RoundedRowsFp8(get(name + ".weight")).to(at::kDouble)) +
               get(name + ".bias"))
           .to(X);
     }

@@ -21,7 +21,9 @@
 
 namespace lion {
 
-enum class PlainType { kFloat64, kFloat32, kBFloat16, kInt8 };
+// kInt8 and kFp8: the products' operands rounded with a scale a row, and a scale an output channel of the weights; what
+// is around them in float32 and bfloat16.
+enum class PlainType { kFloat64, kFloat32, kBFloat16, kFloat16, kInt8, kFp8 };
 
 // The last hidden states (L, E) of ids with type ids all 0.
 std::vector<double> PlainForm(const RandomModelOptions& options, const std::map<std::string, NamedTensor>& tensors,

@@ -7,7 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "model/kernels/cuda/cuda_status.h"
-#include "model/kernels/cuda/rows_device.h"
+#include "model/kernels/cuda/rows_device.cuh"
 #include "model/kernels/cuda/rows_launch.h"
 
 namespace lion::cuda {

@@ -9,12 +9,13 @@
 // run over a lane's columns in order and then over the lanes in one tree: the same in both kernels, for any number of
 // rows.
 //
-// Many rows (ManyRowsKernel): bound by memory, 2 elements a column. A block a multiprocessor stays for all of its rows.
-// A warp takes kRows at a time, so that the gates' weights (4 bytes a column and head, in shared memory) are read once
-// for all of them, and has its next rows copied into shared memory while it works on these: 12 warps keep 72 KB of base
-// rows in flight. 288 multiply-adds a lane and row for 12 gates run in the shadow of that.
-// Few rows, wide rows, and rows made of embeddings (FewRowsKernel): one row a warp, in and out. Where rows are fewer
-// still, several warps read the same row and share its gates, whose weights take longer to arrive than all else.
+// FewRowsKernel: one row a warp, in and out; bound by memory, 2 elements a column, of which 32 warps a multiprocessor
+// keep enough in flight. Where rows are few, several warps read the same row and share its gates, whose weights take
+// longer to arrive than all else.
+// ManyRowsKernel, for many rows with gates: the gates' weights (4 bytes a column and head) have to be read from shared
+// memory for every row, so a warp takes kRows rows at a time, and a block stays for all of its rows. While a warp works
+// on its rows the next ones are copied into shared memory. 288 multiply-adds a lane and row for 12 gates, and the
+// exchanges that add them up, take about as long as the memory does.
 
 #include <cuda_runtime.h>
 
@@ -22,7 +23,8 @@
 #include <vector>
 
 #include "model/kernels/cuda/cuda_status.h"
-#include "model/kernels/cuda/rows_device.h"
+#include "model/kernels/cuda/hopper.cuh"
+#include "model/kernels/cuda/rows_device.cuh"
 #include "model/kernels/cuda/rows_launch.h"
 
 namespace lion::cuda {
@@ -38,7 +40,8 @@ constexpr int kFewWarps = 4;
 constexpr int64_t kMaxSharedRows = 2048;
 // From here on every multiprocessor has work for ManyRowsKernel.
 constexpr int64_t kMinManyRows = 8192;
-constexpr int64_t kSharedBytes = 227 * 1024;
+constexpr int64_t kSharedBytes = 227 * 1024;  // a block's at most, of which kStaticBytes for barriers
+constexpr int64_t kStaticBytes = 1024;
 
 // What becomes of a row.
 struct NormTask {
@@ -112,12 +115,18 @@ __device__ __forceinline__ void Normalise(float (&v)[kRows][kChunks][kVector], c
     for (int c = 0; c < kChunks; ++c) {
       const int column = (c * kLanes + lane) * kVector;
       if (column >= task.W) continue;
+      if (task.dense) {
 #pragma unroll
-      for (int i = 0; i < kVector; ++i) {
-        const bool counts = task.dense || ((column + i) & task.norm.column_mask) < task.norm.true_width;
-        v[r][c][i] = counts ? v[r][c][i] - mean : 0.f;
-        squares = fmaf(v[r][c][i], v[r][c][i], squares);
+        for (int i = 0; i < kVector; ++i) v[r][c][i] -= mean;
+      } else {
+#pragma unroll
+        for (int i = 0; i < kVector; ++i) {
+          const bool counts = ((column + i) & task.norm.column_mask) < task.norm.true_width;
+          v[r][c][i] = counts ? v[r][c][i] - mean : 0.f;
+        }
       }
+#pragma unroll
+      for (int i = 0; i < kVector; ++i) squares = fmaf(v[r][c][i], v[r][c][i], squares);
     }
     scale[r] = 1.f / sqrtf(WarpSum(squares) / static_cast<float>(task.norm.num_true) + task.norm.eps);
   }
@@ -283,7 +292,8 @@ struct RowSource {
 
 // parts: 1, or the warps of a block, which then has one row.
 template <class T, int kChunks, class Source>
-__global__ void __launch_bounds__(kFewWarps* kLanes, kChunks <= 4   ? 6
+__global__ void __launch_bounds__(kFewWarps* kLanes, kChunks <= 3   ? 8
+                                                     : kChunks <= 4 ? 6
                                                      : kChunks <= 8 ? 3
                                                                     : 2)
     FewRowsKernel(Source source, NormTask task, int parts) {
@@ -304,36 +314,6 @@ __global__ void __launch_bounds__(kFewWarps* kLanes, kChunks <= 4   ? 6
 
 // ----------------------------------------------------------------------------------------------------- many rows
 
-__device__ __forceinline__ uint32_t SharedAddress(const void* p) {
-  return static_cast<uint32_t>(__cvta_generic_to_shared(p));
-}
-
-__device__ __forceinline__ void InitBarrier(uint64_t* barrier) {
-  asm volatile("mbarrier.init.shared::cta.b64 [%0], 1;" ::"r"(SharedAddress(barrier)) : "memory");
-}
-
-// Has bytes copied from global into shared memory, and the barrier's phase end when they are there. By one thread.
-__device__ __forceinline__ void CopyToShared(void* to, const void* from, uint32_t bytes, uint64_t* barrier) {
-  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(SharedAddress(barrier)), "r"(bytes)
-               : "memory");
-  asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
-                   SharedAddress(to)),
-               "l"(from), "r"(bytes), "r"(SharedAddress(barrier))
-               : "memory");
-}
-
-__device__ __forceinline__ void Wait(uint64_t* barrier, uint32_t parity) {
-  asm volatile(
-      "{\n"
-      ".reg .pred done;\n"
-      "again:\n"
-      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
-      "@!done bra again;\n"
-      "}\n" ::"r"(SharedAddress(barrier)),
-      "r"(parity)
-      : "memory");
-}
-
 template <int kChunks>
 constexpr int kRowsAtOnce = kChunks == 1   ? 8
                             : kChunks <= 3 ? 4
@@ -352,12 +332,17 @@ __global__ void __launch_bounds__(kManyWarps* kLanes, 1) ManyRowsKernel(const X*
   int64_t first = (static_cast<int64_t>(warp) * gridDim.x + blockIdx.x) * kRows;
   X* buffer = reinterpret_cast<X*>(reinterpret_cast<char*>(shared) + gate_bytes) + warp * kRows * task.W;
   auto copy_rows = [&](int64_t start) {
-    const auto rows = static_cast<uint32_t>(min(static_cast<int64_t>(kRows), task.num_rows - start));
-    CopyToShared(buffer, x + start * task.W, rows * task.W * static_cast<uint32_t>(sizeof(X)), &barriers[warp]);
+    const auto rows = static_cast<int>(min(static_cast<int64_t>(kRows), task.num_rows - start));
+    const int bytes = rows * task.W * static_cast<int>(sizeof(X));
+    hopper::ArriveExpecting(&barriers[warp], bytes);
+    asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes [%0], [%1], %2, [%3];" ::"r"(
+                     hopper::SharedAddress(buffer)),
+                 "l"(x + start * task.W), "r"(bytes), "r"(hopper::SharedAddress(&barriers[warp]))
+                 : "memory");
   };
   if (lane == 0) {
-    InitBarrier(&barriers[warp]);
-    asm volatile("fence.proxy.async.shared::cta;" ::: "memory");  // the copy engine must find the barrier made
+    hopper::InitBarrier(&barriers[warp], 1);
+    hopper::FenceBarrierInit();
     if (first < task.num_rows) copy_rows(first);
   }
   const float4* weight = reinterpret_cast<const float4*>(task.gates.weight);
@@ -369,7 +354,7 @@ __global__ void __launch_bounds__(kManyWarps* kLanes, 1) ManyRowsKernel(const X*
 
   uint32_t parity = 0;
   for (; first < task.num_rows; first += step) {
-    Wait(&barriers[warp], parity);
+    hopper::WaitBarrier(&barriers[warp], parity);
     parity ^= 1;
     float v[kRows][kChunks][kVector] = {};
 #pragma unroll
@@ -429,7 +414,7 @@ absl::Status LaunchManyRows(const X* x, const NormTask& task, cudaStream_t strea
   const int64_t row_bytes = int64_t{kManyWarps} * kRows * task.W * static_cast<int64_t>(sizeof(X));
   int64_t gate_bytes = task.gates.H * chunks * kChunkWidth * 4;
   // What does not fit is read through the caches.
-  if (gate_bytes + row_bytes + 1024 > kSharedBytes) gate_bytes = 0;
+  if (gate_bytes + row_bytes + kStaticBytes > kSharedBytes) gate_bytes = 0;
   const int64_t shared_bytes = gate_bytes + row_bytes;
   LION_RETURN_IF_ERROR(CudaStatus(
       cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)),
@@ -474,7 +459,8 @@ template <class X, class T>
 absl::Status LaunchTyped(const LayerNormParams& p, cudaStream_t stream) {
   const auto* x = static_cast<const X*>(p.x);
   const NormTask task = Task(p.norm, p.gates, p.fp8, p.out, p.T, p.W);
-  if (p.T < kMinManyRows || p.W > 4 * kChunkWidth) return DispatchFewRows<T>(RowSource<X>{x, p.W}, task, stream);
+  const bool many = p.gates.H > 0 && p.T >= kMinManyRows && p.W <= 4 * kChunkWidth;
+  if (!many) return DispatchFewRows<T>(RowSource<X>{x, p.W}, task, stream);
   if (p.W <= kChunkWidth) return LaunchManyRows<X, T, 1>(x, task, stream);
   if (p.W <= 2 * kChunkWidth) return LaunchManyRows<X, T, 2>(x, task, stream);
   if (p.W <= 3 * kChunkWidth) return LaunchManyRows<X, T, 3>(x, task, stream);

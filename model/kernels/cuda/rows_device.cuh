@@ -1,8 +1,8 @@
 // Copyright 2026 The LION Serve Authors
 // SPDX-License-Identifier: Apache-2.0
 
-#ifndef LION_MODEL_KERNELS_CUDA_ROWS_DEVICE_H_
-#define LION_MODEL_KERNELS_CUDA_ROWS_DEVICE_H_
+#ifndef LION_MODEL_KERNELS_CUDA_ROWS_DEVICE_CUH_
+#define LION_MODEL_KERNELS_CUDA_ROWS_DEVICE_CUH_
 
 // What the row kernels share on the device: eight consecutive elements of a row between memory and fp32 registers, and
 // the dispatch by type. For .cu files alone.
@@ -118,4 +118,4 @@ inline absl::Status CheckRowShape(int64_t T, int W) {
 
 }  // namespace lion::cuda
 
-#endif  // LION_MODEL_KERNELS_CUDA_ROWS_DEVICE_H_
+#endif  // LION_MODEL_KERNELS_CUDA_ROWS_DEVICE_CUH_
