@@ -15,13 +15,14 @@ import pytest
 import yaml
 
 from chart_test import values
-from harness import DEMO, HANG_SECONDS, STREAMS, UNARY, Server, pb, text_input
+from harness import DEMO, HANG_SECONDS, ROOT, STREAMS, UNARY, Server, pb, text_input
 from tools import CHART, DEPLOY, PROMTOOL, Prometheus, run, until
 
 RULES = CHART / "files/rules.yaml"
 DASHBOARD = json.loads((CHART / "files/dashboard.json").read_text())
 NAMESPACE, POD = "search", "rel-lion-serve-7d9c6b5f4-x2x9z"  # what a monitor would add
 # Beside the server's own: of Prometheus itself, and of kube-state-metrics (LionNoReadyReplica).
+ON_A_GPU = {"lion_device_busy_seconds_total"}
 FOREIGN = {"up", "kube_deployment_status_replicas_available", "kube_deployment_spec_replicas"}
 
 
@@ -117,8 +118,10 @@ def watched(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def shown(watched):
-    """Names of the metrics at the server's /metrics, histograms with their parts."""
-    return set(re.findall(r"^([a-z_]\w*)(?:\{| )", watched[0].metrics_text(), re.M))
+    """Names of the metrics that the server's /metrics declares, histograms by their parts, and of those that a GPU adds."""
+    assert all(f'"{name}"' in (ROOT / "server/scraped_metrics.cc").read_text() for name in ON_A_GPU)
+    kinds = re.findall(r"^# TYPE (\w+) (\w+)$", watched[0].metrics_text(), re.M)
+    return ON_A_GPU | {name + part for name, kind in kinds for part in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))}
 
 
 # ----------------------------------------------------------------------------------------------------------------- rules
