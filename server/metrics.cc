@@ -3,33 +3,21 @@
 
 #include "server/metrics.h"
 
-#include <netdb.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
 #include <algorithm>
 #include <atomic>
-#include <cerrno>
 #include <cmath>
 #include <cstddef>
-#include <cstring>
-#include <exception>
 #include <iterator>
-#include <thread>
 #include <utility>
 
-#include "absl/strings/numbers.h"
-#include "absl/strings/str_cat.h"
-#include "absl/synchronization/notification.h"
 #include "prometheus/counter.h"
-#include "prometheus/exposer.h"
 #include "prometheus/family.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
 #include "server/build_info.h"
+#include "server/metrics_endpoint.h"
 #include "server/scraped_metrics.h"
 
 namespace lion {
@@ -85,72 +73,6 @@ size_t CodeIndex(absl::StatusCode code) {
   return index < kNumCodes ? index : static_cast<size_t>(absl::StatusCode::kUnknown);
 }
 
-struct NumericAddress {
-  std::string text;  // HOST:PORT in numbers
-  sockaddr_storage socket = {};
-  socklen_t socket_bytes = 0;
-};
-
-// The address in numbers, once a socket could listen there; an error in words otherwise. prometheus-cpp tells neither
-// why it cannot bind nor where, and would take several addresses in one string.
-absl::StatusOr<NumericAddress> CheckedAddress(const std::string& address) {
-  const size_t colon = address.rfind(':');
-  std::string host = address.substr(0, colon);
-  if (host.size() > 2 && host.front() == '[' && host.back() == ']') {
-    host = host.substr(1, host.size() - 2);
-  } else if (host.find_first_of("[]:") != std::string::npos) {
-    host.clear();
-  }
-  int port = -1;
-  if (colon == std::string::npos || host.empty() || !absl::SimpleAtoi(address.substr(colon + 1), &port) || port < 0 ||
-      port > 65535) {
-    return absl::InvalidArgumentError(absl::StrCat("metrics address '", address, "' is not HOST:PORT or [IPV6]:PORT"));
-  }
-  const std::string unavailable = absl::StrCat("metrics: cannot listen on ", address, ": ");
-  addrinfo hints = {};
-  hints.ai_flags = AI_PASSIVE | AI_NUMERICSERV;
-  hints.ai_socktype = SOCK_STREAM;
-  addrinfo* found = nullptr;
-  if (const int error = getaddrinfo(host.c_str(), absl::StrCat(port).c_str(), &hints, &found); error != 0) {
-    return absl::UnavailableError(absl::StrCat(unavailable, gai_strerror(error)));
-  }
-  NumericAddress numeric;
-  numeric.socket_bytes = found->ai_addrlen;
-  std::memcpy(&numeric.socket, found->ai_addr, found->ai_addrlen);
-  freeaddrinfo(found);
-  const auto* socket_address = reinterpret_cast<const sockaddr*>(&numeric.socket);
-  char name[NI_MAXHOST] = {};
-  if (const int error =
-          getnameinfo(socket_address, numeric.socket_bytes, name, sizeof(name), nullptr, 0, NI_NUMERICHOST);
-      error != 0) {
-    return absl::UnavailableError(absl::StrCat(unavailable, gai_strerror(error)));
-  }
-  const bool v6 = numeric.socket.ss_family == AF_INET6;
-  numeric.text = v6 ? absl::StrCat("[", name, "]:", port) : absl::StrCat(name, ":", port);
-
-  const int probe = socket(numeric.socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-  const int on = 1;  // as civetweb has it: a port whose last connections linger is free
-  const bool free = probe >= 0 && setsockopt(probe, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on)) == 0 &&
-                    bind(probe, socket_address, numeric.socket_bytes) == 0 && listen(probe, 1) == 0;
-  const int failure = errno;
-  if (probe >= 0) close(probe);
-  if (!free) return absl::UnavailableError(absl::StrCat(unavailable, std::strerror(failure)));
-  return numeric;
-}
-
-void SetPort(NumericAddress& address, int port) {
-  static_assert(offsetof(sockaddr_in, sin_port) == offsetof(sockaddr_in6, sin6_port));
-  reinterpret_cast<sockaddr_in*>(&address.socket)->sin_port = htons(static_cast<uint16_t>(port));
-}
-
-// Connects and hangs up. 0.0.0.0 and :: as a destination are this machine.
-void Knock(const NumericAddress& address) {
-  const int fd = socket(address.socket.ss_family, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
-  if (fd < 0) return;
-  (void)connect(fd, reinterpret_cast<const sockaddr*>(&address.socket), address.socket_bytes);
-  close(fd);
-}
-
 }  // namespace
 
 std::string_view Name(Rpc rpc) { return kRpcNames[Index(rpc)]; }
@@ -176,13 +98,13 @@ struct Metrics::Impl {
   explicit Impl(const std::vector<ServedModel>& models);
 
   prometheus::Family<Counter>& CounterFamily(const char* name, const char* help) {
-    return prometheus::BuildCounter().Name(name).Help(help).Register(*registry);
+    return prometheus::BuildCounter().Name(name).Help(help).Register(registry);
   }
   prometheus::Family<Gauge>& GaugeFamily(const char* name, const char* help) {
-    return prometheus::BuildGauge().Name(name).Help(help).Register(*registry);
+    return prometheus::BuildGauge().Name(name).Help(help).Register(registry);
   }
   prometheus::Family<Histogram>& HistogramFamily(const char* name, const char* help) {
-    return prometheus::BuildHistogram().Name(name).Help(help).Register(*registry);
+    return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
   }
 
   // Series that begin with their first call: rpc × model (the last is "unknown"), and × code.
@@ -196,8 +118,8 @@ struct Metrics::Impl {
   Counter& Requests(Rpc rpc, int model, absl::StatusCode code);
   Histogram& CallDuration(Rpc rpc, int model);
 
-  const std::shared_ptr<prometheus::Registry> registry = std::make_shared<prometheus::Registry>();
-  std::shared_ptr<ScrapedMetrics> scraped;
+  prometheus::Registry registry;
+  std::unique_ptr<ScrapedMetrics> scraped;
   std::vector<std::string> model_labels;  // the served names, then "unknown"
   std::vector<PerModel> per_model;
   prometheus::Family<Counter>* requests_family;
@@ -209,8 +131,7 @@ struct Metrics::Impl {
   Counter* dropped[std::size(kDropReasons)];
   std::vector<Gauge*> device_up;
   Counter* batch_retries;
-  NumericAddress exposer_address;
-  std::unique_ptr<prometheus::Exposer> exposer;  // its threads read the above: ~Metrics ends it first
+  std::unique_ptr<MetricsEndpoint> endpoint;  // last: its thread reads the above
 };
 
 Metrics::Impl::Impl(const std::vector<ServedModel>& models)
@@ -289,7 +210,7 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
   }
   model_labels.push_back("unknown");
   build_info.Add({{"version", std::string(BuildVersion())}, {"commit", std::string(BuildCommit())}}).Set(1);
-  scraped = std::make_shared<ScrapedMetrics>(std::move(devices));
+  scraped = std::make_unique<ScrapedMetrics>(std::move(devices));
 }
 
 Counter& Metrics::Impl::Requests(Rpc rpc, int model, absl::StatusCode code) {
@@ -315,17 +236,7 @@ Histogram& Metrics::Impl::CallDuration(Rpc rpc, int model) {
 }
 
 Metrics::Metrics(const std::vector<ServedModel>& models) : impl_(std::make_unique<Impl>(models)) {}
-Metrics::~Metrics() {
-  if (impl_->exposer == nullptr) return;
-  // civetweb looks for its end when somebody connects, or every 2 s: a server's exit should not wait for that.
-  absl::Notification closed;
-  std::thread closer([this, &closed] {
-    impl_->exposer.reset();
-    closed.Notify();
-  });
-  while (!closed.WaitForNotificationWithTimeout(absl::Milliseconds(10))) Knock(impl_->exposer_address);
-  closer.join();
-}
+Metrics::~Metrics() = default;
 
 void Metrics::RpcStarted(Rpc rpc) { impl_->in_flight[Index(rpc)]->Increment(); }
 
@@ -372,29 +283,19 @@ void Metrics::DeviceLost(int device) { impl_->device_up[device]->Set(0); }
 
 void Metrics::BatchRetried() { impl_->batch_retries->Increment(); }
 
-std::string Metrics::TextForTest() const {
-  std::vector<prometheus::MetricFamily> families = impl_->registry->Collect();
+std::string Metrics::Text() const {
+  std::vector<prometheus::MetricFamily> families = impl_->registry.Collect();
   for (prometheus::MetricFamily& family : impl_->scraped->Collect()) families.push_back(std::move(family));
   return prometheus::TextSerializer().Serialize(families);
 }
 
 absl::StatusOr<int> Metrics::Listen(const std::string& address) {
-  if (impl_->exposer != nullptr) return absl::FailedPreconditionError("metrics: already listening");
-  absl::StatusOr<NumericAddress> checked = CheckedAddress(address);
-  if (!checked.ok()) return checked.status();
-  try {
-    auto exposer = std::make_unique<prometheus::Exposer>(checked->text);
-    exposer->RegisterCollectable(impl_->registry);
-    exposer->RegisterCollectable(impl_->scraped);
-    const std::vector<int> ports = exposer->GetListeningPorts();
-    if (ports.size() != 1) return absl::UnavailableError(absl::StrCat("metrics: cannot listen on ", address));
-    SetPort(*checked, ports[0]);
-    impl_->exposer_address = *checked;
-    impl_->exposer = std::move(exposer);
-    return ports[0];
-  } catch (const std::exception& e) {  // whatever the check did not foresee, another process between the two included
-    return absl::UnavailableError(absl::StrCat("metrics: cannot listen on ", address, ": ", e.what()));
-  }
+  if (impl_->endpoint != nullptr) return absl::FailedPreconditionError("metrics: already listening");
+  absl::StatusOr<std::unique_ptr<MetricsEndpoint>> endpoint =
+      MetricsEndpoint::Create(address, [this] { return Text(); });
+  if (!endpoint.ok()) return endpoint.status();
+  impl_->endpoint = *std::move(endpoint);
+  return impl_->endpoint->port();
 }
 
 }  // namespace lion

@@ -66,12 +66,11 @@ class Metrics {
   // A batch's rows went back to the queue, because its device was lost.
   void BatchRetried();
 
-  // The Prometheus text of everything, as /metrics shows it (for tests and for logs at exit).
-  std::string TextForTest() const;
+  // The Prometheus text of everything, as /metrics shows it.
+  std::string Text() const;
 
-  // Serves /metrics on "HOST:PORT" or "[IPV6]:PORT" (port 0 = any) until destruction. Returns the real port.
-  // UNAVAILABLE naming the address if it cannot be bound or another socket listens there; INVALID_ARGUMENT if it is no
-  // address; FAILED_PRECONDITION the second time. Call it from one thread.
+  // Serves it at /metrics on "HOST:PORT" or "[IPV6]:PORT" (port 0 = any) until destruction. Returns the real port.
+  // Errors are MetricsEndpoint's; FAILED_PRECONDITION the second time. Call it from one thread.
   absl::StatusOr<int> Listen(const std::string& address);
 
  private:

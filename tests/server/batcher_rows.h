@@ -84,7 +84,7 @@ inline PendingRow MakeRow(uint32_t id, int64_t tokens, Answers* answers, int mod
 
 // The value of a series in the metrics' text, or -1 if it is not there.
 inline double MetricValue(const Metrics& metrics, const std::string& series) {
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   for (absl::string_view line : absl::StrSplit(text, '\n')) {
     double value = 0;
     if (absl::ConsumePrefix(&line, series + " ") && absl::SimpleAtod(line, &value)) return value;

@@ -172,7 +172,7 @@ TEST_P(BatcherStressTest, EveryTakenRowIsAnsweredExactlyOnce) {
     }
     EXPECT_EQ(rooms, asked);
     double counted_dropped = 0;
-    for (absl::string_view line : absl::StrSplit(metrics.TextForTest(), '\n')) {
+    for (absl::string_view line : absl::StrSplit(metrics.Text(), '\n')) {
       if (absl::StartsWith(line, "lion_queue_sequences{") || absl::StartsWith(line, "lion_queue_tokens{")) {
         EXPECT_TRUE(absl::EndsWith(line, "} 0")) << line;
       }

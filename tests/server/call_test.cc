@@ -126,7 +126,7 @@ TEST_F(CallTest, AFullTokenizerPoolRefusesAUnaryCall) {
   EXPECT_THAT(std::string(outcome.result.status.message()), HasSubstr("100"));
   EXPECT_EQ(outcome.result.retry_pushback_ms, 1);
   EXPECT_EQ(outcome.result.model, 0);
-  EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_rejected_total{reason=\"queue_full\"} 1"));
+  EXPECT_THAT(metrics_->Text(), HasSubstr("lion_rejected_total{reason=\"queue_full\"} 1"));
   release_.Notify();
 }
 
@@ -142,7 +142,7 @@ TEST_F(CallTest, AFullTokenizerPoolMakesAStreamsMessageWait) {
   EXPECT_TRUE(outcome.result.status.ok()) << outcome.result.status;
   EXPECT_EQ(outcome.Response().results(0).token_count(), 3);
   EXPECT_EQ(outcome.num_waits, outcome.num_continues);
-  EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_rejected_total{reason=\"queue_full\"} 0"));
+  EXPECT_THAT(metrics_->Text(), HasSubstr("lion_rejected_total{reason=\"queue_full\"} 0"));
 }
 
 TEST_F(CallTest, AFullQueueMakesAStreamsMessageWait) {
@@ -187,7 +187,7 @@ TEST_F(CallTest, ACallerThatHasGoneIsNotTokenizedFor) {
   release_.Notify();
   outcome.done.WaitForNotification();
   EXPECT_TRUE(absl::IsCancelled(outcome.result.status));
-  EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_tokenize_duration_seconds_count{model=\"text\"} 0"));
+  EXPECT_THAT(metrics_->Text(), HasSubstr("lion_tokenize_duration_seconds_count{model=\"text\"} 0"));
   EXPECT_EQ(encoder_.num_batches(), 0);
 }
 
@@ -199,7 +199,7 @@ TEST_F(CallTest, ADeadlineThatPassesBeforeTheQueueIsARejection) {
   release_.Notify();
   outcome.done.WaitForNotification();
   EXPECT_TRUE(absl::IsDeadlineExceeded(outcome.result.status));
-  EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_rejected_total{reason=\"deadline\"} 1"));
+  EXPECT_THAT(metrics_->Text(), HasSubstr("lion_rejected_total{reason=\"deadline\"} 1"));
 }
 
 TEST_F(CallTest, CutEndsACallOnceWhereverItIs) {
@@ -211,7 +211,7 @@ TEST_F(CallTest, CutEndsACallOnceWhereverItIs) {
   ASSERT_TRUE(running.done.HasBeenNotified());
   EXPECT_TRUE(absl::IsUnavailable(running.result.status));
   EXPECT_EQ(running.result.model, 0);
-  EXPECT_THAT(metrics_->TextForTest(), HasSubstr("lion_dropped_total{reason=\"drain\"} 2"));
+  EXPECT_THAT(metrics_->Text(), HasSubstr("lion_dropped_total{reason=\"drain\"} 2"));
   running.call->Cut();
   // Before it is tokenized.
   HoldTokenizer(1);

@@ -75,7 +75,7 @@ double Value(const std::string& text, const std::string& series) {
 
 TEST(MetricsTest, EverythingWithFewLabelsStandsAtZero) {
   const Metrics metrics(TwoModels());
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   std::vector<std::string> expected = {"lion_batch_retries_total"};
   for (const char* reason : {"queue_full", "deadline", "memory", "draining", "unauthenticated"}) {
     expected.push_back(absl::StrCat("lion_rejected_total{reason=\"", reason, "\"}"));
@@ -104,7 +104,7 @@ TEST(MetricsTest, EverythingWithFewLabelsStandsAtZero) {
 
 TEST(MetricsTest, InfoSeriesAreOne) {
   const Metrics metrics(TwoModels());
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   EXPECT_EQ(Value(text,
                   "lion_model_info{device=\"cpu\",dtype=\"bfloat16\",model=\"demo\",variant=\"lion-s\","
                   "version=\"0123456789ab\"}"),
@@ -122,7 +122,7 @@ TEST(MetricsTest, InfoSeriesAreOne) {
 
 TEST(MetricsTest, ProcessAndDeviceAreRead) {
   const Metrics metrics(TwoModels());
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   for (const char* name : {"process_cpu_seconds_total", "process_start_time_seconds", "process_resident_memory_bytes",
                            "process_virtual_memory_bytes", "process_open_fds", "process_max_fds"}) {
     EXPECT_GE(Value(text, name), 0) << name;
@@ -142,7 +142,7 @@ TEST(MetricsTest, EachDeviceIsShown) {
   Metrics metrics(OnTwoGpus());
   metrics.DeviceLost(1);
   metrics.BatchRetried();
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   for (const char* device : {"cuda:0", "cuda:1"}) {
     for (const char* model : {"dtype=\"bfloat16\",model=\"demo\",variant=\"lion-s\"",
                               "dtype=\"float32\",model=\"other\",variant=\"lion-lit\""}) {
@@ -171,11 +171,11 @@ TEST(MetricsTest, CallsAreCountedTimedAndInFlight) {
   metrics.RpcStarted(Rpc::kEmbed);
   metrics.RpcStarted(Rpc::kEmbed);
   metrics.RpcStarted(Rpc::kListModels);
-  EXPECT_EQ(Value(metrics.TextForTest(), "lion_rpc_in_flight{rpc=\"Embed\"}"), 2);
+  EXPECT_EQ(Value(metrics.Text(), "lion_rpc_in_flight{rpc=\"Embed\"}"), 2);
   metrics.RpcEnded(Rpc::kEmbed, 1, absl::StatusCode::kOk, absl::Milliseconds(3));
   metrics.RpcEnded(Rpc::kEmbed, Metrics::kUnknownModel, absl::StatusCode::kNotFound, absl::Seconds(61));
   metrics.RpcEnded(Rpc::kListModels, Metrics::kUnknownModel, absl::StatusCode::kOk, -absl::Seconds(1));
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   EXPECT_EQ(Value(text, "lion_rpc_in_flight{rpc=\"Embed\"}"), 0);
   EXPECT_EQ(Value(text, "lion_rpc_requests_total{code=\"OK\",model=\"other\",rpc=\"Embed\"}"), 1);
   EXPECT_EQ(Value(text, "lion_rpc_requests_total{code=\"NOT_FOUND\",model=\"unknown\",rpc=\"Embed\"}"), 1);
@@ -193,8 +193,7 @@ TEST(MetricsTest, WhatIsNoServedModelOrKnownCodeIsUnknown) {
   for (int model : {-2, 2, 1000}) {
     metrics.RpcEnded(Rpc::kTokenize, model, static_cast<absl::StatusCode>(99), absl::ZeroDuration());
   }
-  EXPECT_EQ(
-      Value(metrics.TextForTest(), "lion_rpc_requests_total{code=\"UNKNOWN\",model=\"unknown\",rpc=\"Tokenize\"}"), 3);
+  EXPECT_EQ(Value(metrics.Text(), "lion_rpc_requests_total{code=\"UNKNOWN\",model=\"unknown\",rpc=\"Tokenize\"}"), 3);
 }
 
 TEST(MetricsTest, CodeNamesAreGrpcs) {
@@ -224,7 +223,7 @@ TEST(MetricsTest, RowsAndBatches) {
   metrics.Dropped(DropReason::kDeadline);
   metrics.Rejected(RejectReason::kQueueFull);
   metrics.Rejected(RejectReason::kUnauthenticated);
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   EXPECT_EQ(Value(text, "lion_queue_sequences{model=\"demo\"}"), 2);
   EXPECT_EQ(Value(text, "lion_queue_tokens{model=\"demo\"}"), 200);
   EXPECT_EQ(Value(text, "lion_queue_duration_seconds_sum{model=\"demo\"}"), 0.002);
@@ -256,12 +255,12 @@ TEST(MetricsTest, ManyThreadsLoseNothing) {
         metrics.RpcStarted(Rpc::kEmbed);
         metrics.SequenceEnded(0, ComputeMode::kChunked, 2);
         metrics.RpcEnded(Rpc::kEmbed, i % 2, absl::StatusCode::kOk, absl::Milliseconds(1));
-        if (i % 250 == 0) metrics.TextForTest();
+        if (i % 250 == 0) metrics.Text();
       }
     });
   }
   for (std::thread& thread : threads) thread.join();
-  const std::string text = metrics.TextForTest();
+  const std::string text = metrics.Text();
   EXPECT_EQ(Value(text, "lion_rpc_in_flight{rpc=\"Embed\"}"), 0);
   EXPECT_EQ(Value(text, "lion_rpc_requests_total{code=\"OK\",model=\"demo\",rpc=\"Embed\"}"), 2000);
   EXPECT_EQ(Value(text, "lion_rpc_duration_seconds_count{model=\"other\",rpc=\"Embed\"}"), 2000);

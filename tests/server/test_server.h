@@ -185,7 +185,7 @@ class TestServer {
   // The value of one sample, its name and labels in any order of labels: name{a="x",b="y"}. -1 if there is none.
   double Metric(const std::string& sample) const {
     const std::string wanted = Canonical(sample);
-    for (absl::string_view line : absl::StrSplit(server_->metrics()->TextForTest(), '\n')) {
+    for (absl::string_view line : absl::StrSplit(server_->metrics()->Text(), '\n')) {
       if (line.empty() || line[0] == '#') continue;
       const size_t space = line.rfind(' ');
       if (Canonical(line.substr(0, space)) != wanted) continue;
