@@ -7,15 +7,17 @@
 #   python     the package: wheel and sdist, its types, every call, sync and asyncio
 #   adapters   LangChain, LlamaIndex and sentence-transformers on top of it (installs some 5 GB the first time)
 #   go rust node java
-#              the examples, each generated from proto/ and built by its own ecosystem's tools; skipped, with the reason,
-#              where those are missing
+#              the examples, each generated from proto/ and built by its own ecosystem's tools
+#   search     examples/semantic-search: PostgreSQL with pgvector, the command line, the page in headless Chromium
+#
+# A stage whose tools are not installed is skipped, with the reason.
 #
 # Needs build/venv and build/release/bin/lion-server (./dev build). What it installs and builds lies under build/clients;
 # reports for tools/test_summary.py under build/test. Each stage prints how long it took; exit 1 if one failed.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly ALL=(python adapters go rust node java)
+readonly ALL=(python adapters go rust node java search)
 readonly OUT=build/clients
 readonly VENV=$OUT/python/venv
 
@@ -64,6 +66,13 @@ run_adapters() {
   run_tests $OUT/adapters/venv/bin/python adapters tests/clients/adapters
 }
 
+run_search() {
+  wheel
+  venv $OUT/search/venv tests/clients/search/requirements.txt
+  install_wheel $OUT/search/venv
+  run_tests $OUT/search/venv/bin/python search tests/clients/search
+}
+
 # example LANGUAGE: builds and runs it by tests/clients/examples.
 example() { run_tests build/venv/bin/python "$1" tests/clients/examples -k "$1"; }
 run_go() { example go; }
@@ -77,6 +86,7 @@ missing() {
     go) has go || echo "there is no go" ;;
     rust) has cargo || echo "there is no cargo" ;;
     node) { has node && has npm; } || echo "there is no node with npm" ;;
+    search) has chromium || echo "there is no chromium" ;;
     java) { has javac && has mvn; } || echo "there is no JDK with Maven" ;;
   esac
 }
