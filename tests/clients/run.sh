@@ -80,14 +80,26 @@ run_rust() { example rust; }
 run_node() { example node; }
 run_java() { example java; }
 
+# lacks NAME WANTED VERSION: says so if VERSION (empty: not there) is below WANTED; both are MAJOR.MINOR.
+lacks() {
+  if [[ -z $3 ]]; then
+    echo "there is no $1"
+  elif [[ $(printf '%s\n' "$2" "$3" | sort -V | head -n 1) != "$2" ]]; then
+    echo "$1 is $3, $2 is needed"
+  fi
+}
+
+# version COMMAND…: the first MAJOR.MINOR (or MAJOR) that it prints; nothing if it is not there.
+version() { { "$@" 2>&1 || true; } 2> /dev/null | grep -oE '[0-9]+(\.[0-9]+)?' | head -n 1 || true; }
+
 # missing STAGE: prints why it cannot run here; nothing if it can.
 missing() {
   case $1 in
-    go) has go || echo "there is no go" ;;
-    rust) has cargo || echo "there is no cargo" ;;
-    node) { has node && has npm; } || echo "there is no node with npm" ;;
+    go) lacks go 1.25 "$(has go && GOTOOLCHAIN=local version go version)" ;;
+    rust) lacks cargo 1.85 "$(has cargo && version cargo --version)" ;;
+    node) lacks node 18 "$(has npm && has node && version node --version)" ;;
+    java) lacks "javac with Maven" 17 "$(has mvn && has javac && version javac -version)" ;;
     search) has chromium || echo "there is no chromium" ;;
-    java) { has javac && has mvn; } || echo "there is no JDK with Maven" ;;
   esac
 }
 
