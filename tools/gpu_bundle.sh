@@ -53,14 +53,14 @@ cat > "$out/run.sh" <<'RUN'
 #
 #   tests     every CUDA test (GTEST_FILTER chooses)      peers     what others reach on this GPU
 #   sanitize  compute-sanitizer over the kernels' tests   service   latency and throughput through gRPC
-#   bench     the engine against its floor, the kernels   quality   what each precision costs
+#   bench     both of: engine (against its floor), kernels   quality   what each precision costs
 #
-# Figures go to out/cuda_bench.json beside this file, and to the folder $OUT if it is set. DEVICE=cuda:0,cuda:1 measures two GPUs, SHORT=1 small models.
+# Figures go to cuda_bench.json in the folder $OUT, or in out/ beside this file, after every stage. DEVICE=cuda:0,cuda:1 measures two GPUs, SHORT=1 small models.
 # Says how long each stage took; exits with the number of stages that failed.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 root=$(pwd)
-out=$here/out
+out=${OUT:-$here/out}
 [[ -f $root/bench/run_cuda.py ]] || { echo "run.sh: run this in the root of the source tree" >&2; exit 2; }
 mkdir -p "$out"
 tar -C "$here" -xJf "$here/programs.tar.xz" || exit 1
@@ -106,14 +106,13 @@ for name in "$@"; do
     tests) stage tests run_tests ;;
     sanitize) stage sanitize tools/cuda_sanitize.sh "$here/bin" ;;
     bench) benches+=,engine,kernels ;;
-    peers | service | quality) benches+=,$name ;;
+    engine | kernels | peers | service | quality) benches+=,$name ;;
     *) echo "run.sh: no stage $name" >&2; exit 2 ;;
   esac
 done
 # All benchmarks in one run, so that their figures stand beside each other.
 if [[ -n $benches ]]; then
   stage "bench (${benches#,})" run_benches "${benches#,}"
-  if [[ -n ${OUT:-} ]]; then cp "$out/cuda_bench.json" "$OUT/"; fi
 fi
 exit $failed
 RUN
