@@ -17,6 +17,7 @@
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
+#include "model/tensor_cache.h"
 
 namespace lion {
 namespace {
@@ -61,6 +62,7 @@ struct ComputePool::Impl {
     at::set_num_threads(1);                      // this thread's own products run on this thread alone
     at::globalContext().setFlushDenormal(true);  // decays underflow by design; subnormal products cost a hundredfold
     c10::InferenceMode inference;
+    UseTensorCacheOnThisThread();
     mu.Lock();
     while (true) {
       mu.Await(absl::Condition(this, &Impl::HasWork));
@@ -79,6 +81,7 @@ struct ComputePool::Impl {
 };
 
 ComputePool::ComputePool(const Options& options) : impl_(std::make_unique<Impl>()) {
+  InstallTensorCache();
   const int n = options.num_threads > 0 ? options.num_threads : UsableCores();
   impl_->threads.reserve(n);
   for (int worker = 0; worker < n; ++worker) {

@@ -13,6 +13,7 @@
 #include "hwy/highway.h"
 //
 #include "hwy/contrib/math/math-inl.h"
+#include "model/kernels/cpu/attention_amx.h"
 #include "model/kernels/cpu/gemm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -469,11 +470,13 @@ HWY_EXPORT(AttendHeadOnTarget);
 HWY_EXPORT(SummarizeHeadOnTarget);
 
 void AttendHead(const AttentionParams& params, AttentionScratch* scratch) {
+  if (AmxTakes(params)) return AmxAttendHead(params, scratch);
   HWY_DYNAMIC_DISPATCH(AttendHeadOnTarget)(params, scratch);
 }
 
 void SummarizeHead(const AttentionParams& params, float* forward, float* backward, float* decay,
                    AttentionScratch* scratch) {
+  if (AmxTakes(params)) return AmxSummarizeHead(params, forward, backward, decay, scratch);
   HWY_DYNAMIC_DISPATCH(SummarizeHeadOnTarget)(params, forward, backward, decay, scratch);
 }
 
