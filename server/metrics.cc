@@ -14,6 +14,7 @@
 #include "prometheus/family.h"
 #include "prometheus/gauge.h"
 #include "prometheus/histogram.h"
+#include "prometheus/metric_family.h"
 #include "prometheus/registry.h"
 #include "prometheus/text_serializer.h"
 #include "server/build_info.h"
@@ -210,7 +211,17 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
   }
   model_labels.push_back("unknown");
   build_info.Add({{"version", std::string(BuildVersion())}, {"commit", std::string(BuildCommit())}}).Set(1);
-  scraped = std::make_unique<ScrapedMetrics>(std::move(devices));
+  scraped = std::make_unique<ScrapedMetrics>(
+      std::move(devices),
+      prometheus::MetricFamily{"lion_device_memory_bytes",
+                               "Memory of a device: used (on the cpu by this process, on a GPU by all) and total; on a "
+                               "GPU also what this process holds for weights and for buffers.",
+                               prometheus::MetricType::Gauge,
+                               {}},
+      prometheus::MetricFamily{"lion_device_busy_seconds_total",
+                               "Time during which a batch was on the GPU, all models together.",
+                               prometheus::MetricType::Counter,
+                               {}});
 }
 
 Counter& Metrics::Impl::Requests(Rpc rpc, int model, absl::StatusCode code) {

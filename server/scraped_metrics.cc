@@ -47,15 +47,8 @@ std::vector<MetricFamily> ScrapedMetrics::Collect() const {
   std::vector<MetricFamily> families;
   AddProcess(stats, &families);
 
-  MetricFamily memory{"lion_device_memory_bytes",
-                      "Memory of a device: used (on the cpu by this process, on a GPU by all) and total; on a GPU also "
-                      "what this process holds for weights and for buffers.",
-                      MetricType::Gauge,
-                      {}};
-  MetricFamily busy{"lion_device_busy_seconds_total",
-                    "Time during which a batch was on the GPU, all models together.",
-                    MetricType::Counter,
-                    {}};
+  MetricFamily memory = memory_;
+  MetricFamily busy = busy_;
   for (const Device& device : devices_) {
     DeviceUsage sum;
     for (const Encoder* encoder : device.encoders) {

@@ -8,6 +8,7 @@
 // the devices' memory and busy time.
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "model/encoder.h"
@@ -23,13 +24,17 @@ class ScrapedMetrics : public prometheus::Collectable {
     std::vector<const Encoder*> encoders;  // on it, one a model; borrowed
   };
 
-  explicit ScrapedMetrics(std::vector<Device> devices) : devices_(std::move(devices)) {}
+  // memory and busy: name, help and type of the devices' families, without samples; names stand in metrics.cc.
+  ScrapedMetrics(std::vector<Device> devices, prometheus::MetricFamily memory, prometheus::MetricFamily busy)
+      : devices_(std::move(devices)), memory_(std::move(memory)), busy_(std::move(busy)) {}
 
   // Thread-safe; never waits for a batch. What cannot be read is left out.
   std::vector<prometheus::MetricFamily> Collect() const override;
 
  private:
   const std::vector<Device> devices_;
+  const prometheus::MetricFamily memory_;
+  const prometheus::MetricFamily busy_;
 };
 
 }  // namespace lion
