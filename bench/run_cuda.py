@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every GPU benchmark in one run: the engine, its peers, the service, the precisions. Prints the tables, and what was asked beside what was found.
 
-    python3 bench/run_cuda.py --bin build/release-cuda/bin --out build/bench [--stages engine,peers,service,quality] [--device cuda:0]
+    python3 bench/run_cuda.py --bin build/release-cuda/bin --out build/bench [--stages engine,service,peers] [--device cuda:0]
 
 Takes about 7 minutes on an H100. --out gets cuda_bench.json: machine, date, versions, command, and every stage's figures;
 bench/write_docs.py makes docs/benchmarks.md's tables and plots of it. The peers need what bench/peers/cuda_peers.py names.
@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import report  # noqa: E402
 
-STAGES = ["engine", "kernels", "peers", "service", "quality"]
+STAGES = ["engine", "service", "quality", "peers", "engine_others", "kernels"]
 
 
 def output(*command):
@@ -65,18 +65,19 @@ class Run:
         self.command(name, *command, f"--json={path}")
         return json.loads(path.read_text()) if path.exists() else None
 
+    def add_engine_runs(self, name, *flags):
+        part = self.json_of(name, self.args.bin / "cuda_engine_bench", *flags, f"--devices={self.args.device}", *(["--short"] if self.args.short else []))
+        if part:
+            self.found["gpu"] = part["gpu"]
+            self.found.setdefault("engine", {"runs": []})["runs"] += part["runs"]
+            (self.args.out / "engine.json").write_text(json.dumps(self.found["engine"]))  # what the service is compared with
+
     def engine(self):
-        bench, short = self.args.bin / "cuda_engine_bench", ["--short"] if self.args.short else []
-        runs = []
-        for name, *flags in (("engine-s", "--variants=lion-s", "--dtypes=bfloat16,fp8"),
-                             ("engine-d-lit", "--variants=lion-d,lion-lit", "--dtypes=bfloat16", "--rounds=3"),
-                             ("engine-other-types", "--variants=lion-s", "--dtypes=float16,float32", "--lengths=128,512,8192", "--rounds=3")):
-            part = self.json_of(name, bench, *flags, f"--devices={self.args.device}", *short)
-            runs += part["runs"] if part else []
-            if part:
-                self.found["gpu"] = part["gpu"]
-        self.found["engine"] = {"runs": runs}
-        (self.args.out / "engine.json").write_text(json.dumps(self.found["engine"]))
+        self.add_engine_runs("engine-s", "--variants=lion-s", "--dtypes=bfloat16,fp8")
+
+    def engine_others(self):
+        self.add_engine_runs("engine-d-lit", "--variants=lion-d,lion-lit", "--dtypes=bfloat16", "--rounds=3")
+        self.add_engine_runs("engine-other-types", "--variants=lion-s", "--dtypes=float16,float32", "--lengths=128,512,8192", "--rounds=3")
 
     def kernels(self):
         for name in ("cuda_attention_bench", "cuda_rows_bench"):
