@@ -16,6 +16,7 @@
 #include "model/cuda_graphs.h"
 #include "model/cuda_layers.h"
 #include "model/cuda_memory.h"
+#include "model/cuda_slot.h"
 #include "model/kernels/cuda/cuda_status.h"
 #include "model/model.h"
 #include "model/row_check.h"
@@ -26,70 +27,6 @@ namespace {
 constexpr int kNumSlots = 2;
 constexpr int64_t kReservedBytes = int64_t{256} << 20;
 constexpr int kKeepLargeFor = 64;  // smaller batches
-constexpr int kSpins = 7000;       // queries of an event before sleeping: about two milliseconds
-
-// Both ends of a batch, and what it is worked on in.
-struct Buffers {
-  DeviceBuffer upload;
-  DeviceBuffer work;
-  DeviceBuffer answers;
-  PinnedBuffer host_upload;
-  PinnedBuffer host_answers;
-
-  absl::Status Allocate(const CudaBytes& bytes) {
-    LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.upload), &upload));
-    LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.work), &work));
-    LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.answers), &answers));
-    LION_RETURN_IF_ERROR(cuda::Assign(PinnedBuffer::Allocate(bytes.upload), &host_upload));
-    return cuda::Assign(PinnedBuffer::Allocate(bytes.answers), &host_answers);
-  }
-
-  int64_t device_bytes() const { return upload.bytes() + work.bytes() + answers.bytes(); }
-};
-
-bool Fits(const CudaLayout& layout, const Buffers& ends, const DeviceBuffer& work) {
-  return layout.upload_bytes <= ends.upload.bytes() && layout.work_bytes <= work.bytes() &&
-         layout.answer_bytes <= ends.answers.bytes();
-}
-
-// A place in flight.
-struct Slot {
-  Buffers buffers;  // without what is worked on
-  CudaGraphs graphs;
-  CudaStream copies;
-  CudaEvent uploaded;
-  CudaEvent started;  // kernels
-  CudaEvent computed;
-  CudaEvent done;  // answers are on the host
-  CudaBatch batch;
-
-  absl::Status Create(const CudaBytes& bytes) {
-    LION_RETURN_IF_ERROR(buffers.Allocate({bytes.upload, 0, bytes.answers}));
-    LION_RETURN_IF_ERROR(
-        cuda::CudaStatus(cudaStreamCreateWithFlags(copies.out(), cudaStreamNonBlocking), "cudaStreamCreateWithFlags"));
-    const std::pair<CudaEvent*, unsigned> events[] = {{&uploaded, cudaEventDisableTiming},
-                                                      {&started, cudaEventDefault},
-                                                      {&computed, cudaEventDefault},
-                                                      {&done, cudaEventDisableTiming | cudaEventBlockingSync}};
-    for (const auto& [event, flags] : events) {
-      LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventCreateWithFlags(event->out(), flags), "cudaEventCreateWithFlags"));
-    }
-    return absl::OkStatus();
-  }
-};
-
-// Until the event has happened: a short batch is not to wait for an interrupt, nor a long one to keep a core busy.
-absl::Status WaitFor(cudaEvent_t event) {
-  for (int i = 0; i < kSpins; ++i) {
-    const cudaError_t error = cudaEventQuery(event);
-    if (error != cudaErrorNotReady) {
-      if (i > 0) cudaGetLastError();  // "not ready" must not be found by the next launch's check
-      return cuda::CudaStatus(error, "cudaEventQuery");
-    }
-  }
-  cudaGetLastError();
-  return cuda::CudaStatus(cudaEventSynchronize(event), "cudaEventSynchronize");
-}
 
 absl::Status OpenDevice(int device) {
   int count = 0;
@@ -137,20 +74,20 @@ class CudaEncoder::Impl {
 
  private:
   absl::Status ReserveStanding(int64_t free_bytes);
-  absl::StatusOr<Slot*> Acquire(bool* alone);
-  absl::Status Release(Slot* slot, absl::Status status);
+  absl::StatusOr<CudaSlot*> Acquire(bool* alone);
+  absl::Status Release(CudaSlot* slot, absl::Status status);
   bool HasFreeSlot() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return std::find(std::begin(taken_), std::end(taken_), false) != std::end(taken_);
   }
 
   CudaLayout Arrange(const CudaBatch& batch, int* bucket) const;
-  absl::Status EncodeIn(Slot& slot, bool alone, absl::Span<const Row> rows, absl::Span<RowResult> results);
-  absl::Status Compute(Slot& slot, const Buffers& ends, const DeviceBuffer& work, int bucket, const CudaLayout& layout,
-                       bool together, absl::Span<RowResult> results);
-  absl::Status Enqueue(Slot& slot, const Buffers& ends, const CudaRun& run, int bucket, bool together);
+  absl::Status EncodeIn(CudaSlot& slot, bool alone, absl::Span<const Row> rows, absl::Span<RowResult> results);
+  absl::Status Compute(CudaSlot& slot, const CudaBuffers& ends, const DeviceBuffer& work, int bucket,
+                       const CudaLayout& layout, bool together, absl::Span<RowResult> results);
+  absl::Status Enqueue(CudaSlot& slot, const CudaBuffers& ends, const CudaRun& run, int bucket, bool together);
   absl::Status ReserveLarge(const CudaLayout& layout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(large_mu_);
   void GiveBackLarge();
-  CudaRun RunIn(const Buffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
+  CudaRun RunIn(const CudaBuffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
                 const CudaCounts& counts) const;
 
   Options options_;
@@ -159,7 +96,7 @@ class CudaEncoder::Impl {
   DeviceBuffer work_;                // every batch's but a large one's, in turn: the order of stream_ keeps them apart
   CudaStream stream_;                // every batch's kernels
   std::vector<CudaBucket> buckets_;  // those that every slot has a graph for
-  Slot slots_[kNumSlots];            // each belongs to the call that took it
+  CudaSlot slots_[kNumSlots];        // each belongs to the call that took it
 
   absl::Mutex mu_;
   bool taken_[kNumSlots] ABSL_GUARDED_BY(mu_) = {};
@@ -167,9 +104,9 @@ class CudaEncoder::Impl {
 
   absl::Mutex enqueue_mu_;  // held while a batch's kernels are enqueued, so that no two mix
 
-  // Buffers of the batches that are too large for the others. Held from their reserving to their answers' copy.
+  // Of the batches that are too large for the others. Held from their reserving to their answers' copy.
   absl::Mutex large_mu_ ABSL_ACQUIRED_BEFORE(enqueue_mu_);
-  Buffers large_ ABSL_GUARDED_BY(large_mu_);
+  CudaBuffers large_ ABSL_GUARDED_BY(large_mu_);
   std::atomic<int64_t> large_bytes_{0};  // of large_, for readers without the lock
   std::atomic<int> since_large_{0};      // batches since large_ was used
 
@@ -207,7 +144,7 @@ absl::Status CudaEncoder::Impl::Init(const CudaShape& shape) {
   LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaDeviceSynchronize(), "cudaDeviceSynchronize"));
   if (!options_.graphs) return absl::OkStatus();
   buckets_ = MakeBuckets(options_.max_batch_tokens);
-  for (Slot& slot : slots_) {
+  for (CudaSlot& slot : slots_) {
     LION_RETURN_IF_ERROR(cuda::Assign(
         CudaGraphs::Capture(*layers_, buckets_, slot.buffers.upload.At<char>(0), work_.At<char>(0), stream_.get()),
         &slot.graphs));
@@ -238,14 +175,14 @@ absl::Status CudaEncoder::Impl::ReserveStanding(int64_t free_bytes) {
                                                      " are free on cuda:", options_.device));
   }
   LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(bytes.work), &work_));
-  for (Slot& slot : slots_) LION_RETURN_IF_ERROR(slot.Create(bytes));
+  for (CudaSlot& slot : slots_) LION_RETURN_IF_ERROR(slot.Create(bytes));
   return absl::OkStatus();
 }
 
 absl::Status CudaEncoder::Impl::ReserveLarge(const CudaLayout& layout) {
   since_large_.store(0, std::memory_order_relaxed);
   if (Fits(layout, large_, large_.work)) return absl::OkStatus();
-  large_ = Buffers();
+  large_ = CudaBuffers();
   large_bytes_.store(0, std::memory_order_relaxed);
   size_t free_bytes = 0;
   size_t total_bytes = 0;
@@ -256,7 +193,7 @@ absl::Status CudaEncoder::Impl::ReserveLarge(const CudaLayout& layout) {
                                                      " are free on cuda:", options_.device));
   }
   const absl::Status status = large_.Allocate({layout.upload_bytes, layout.work_bytes, layout.answer_bytes});
-  if (!status.ok()) large_ = Buffers();
+  if (!status.ok()) large_ = CudaBuffers();
   large_bytes_.store(large_.device_bytes(), std::memory_order_relaxed);
   return status;
 }
@@ -265,7 +202,7 @@ absl::Status CudaEncoder::Impl::ReserveLarge(const CudaLayout& layout) {
 void CudaEncoder::Impl::GiveBackLarge() {
   if (large_bytes_.load(std::memory_order_relaxed) == 0) return;
   if (since_large_.fetch_add(1, std::memory_order_relaxed) + 1 < kKeepLargeFor || !large_mu_.TryLock()) return;
-  large_ = Buffers();
+  large_ = CudaBuffers();
   large_bytes_.store(0, std::memory_order_relaxed);
   large_mu_.Unlock();
 }
@@ -293,7 +230,7 @@ DeviceUsage CudaEncoder::Impl::usage() const {
   DeviceUsage usage;
   usage.weights_bytes = weights_bytes_;
   usage.buffer_bytes = work_.bytes() + large_bytes_.load(std::memory_order_relaxed);
-  for (const Slot& slot : slots_) usage.buffer_bytes += slot.buffers.device_bytes();
+  for (const CudaSlot& slot : slots_) usage.buffer_bytes += slot.buffers.device_bytes();
   usage.free_bytes = free_bytes_.load(std::memory_order_relaxed);
   usage.total_bytes = total_bytes_.load(std::memory_order_relaxed);
   usage.busy = absl::Nanoseconds(busy_ns_.load(std::memory_order_relaxed));
@@ -302,7 +239,7 @@ DeviceUsage CudaEncoder::Impl::usage() const {
 
 // ------------------------------------------------------------------------------------------------------------- batches
 
-absl::StatusOr<Slot*> CudaEncoder::Impl::Acquire(bool* alone) {
+absl::StatusOr<CudaSlot*> CudaEncoder::Impl::Acquire(bool* alone) {
   absl::MutexLock lock(&mu_);
   mu_.Await(absl::Condition(this, &Impl::HasFreeSlot));
   if (!lost_.ok()) return lost_;
@@ -313,7 +250,7 @@ absl::StatusOr<Slot*> CudaEncoder::Impl::Acquire(bool* alone) {
 }
 
 // What the batch's caller is told.
-absl::Status CudaEncoder::Impl::Release(Slot* slot, absl::Status status) {
+absl::Status CudaEncoder::Impl::Release(CudaSlot* slot, absl::Status status) {
   absl::MutexLock lock(&mu_);
   taken_[slot - slots_] = false;
   if (!absl::IsUnavailable(status)) return status;
@@ -324,12 +261,12 @@ absl::Status CudaEncoder::Impl::Release(Slot* slot, absl::Status status) {
 
 absl::Status CudaEncoder::Impl::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
   bool alone = false;
-  const absl::StatusOr<Slot*> slot = Acquire(&alone);
+  const absl::StatusOr<CudaSlot*> slot = Acquire(&alone);
   if (!slot.ok()) return slot.status();
   return Release(*slot, EncodeIn(**slot, alone, rows, results));
 }
 
-absl::Status CudaEncoder::Impl::EncodeIn(Slot& slot, bool alone, absl::Span<const Row> rows,
+absl::Status CudaEncoder::Impl::EncodeIn(CudaSlot& slot, bool alone, absl::Span<const Row> rows,
                                          absl::Span<RowResult> results) {
   LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(options_.device), "cudaSetDevice"));
   PlanBatch(shape(), rows, &slot.batch);
@@ -347,7 +284,7 @@ absl::Status CudaEncoder::Impl::EncodeIn(Slot& slot, bool alone, absl::Span<cons
   return Compute(slot, large_, large_.work, /*bucket=*/-1, layout, options_.on_stage != nullptr, results);
 }
 
-CudaRun CudaEncoder::Impl::RunIn(const Buffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
+CudaRun CudaEncoder::Impl::RunIn(const CudaBuffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
                                  const CudaCounts& counts) const {
   CudaRun run;
   run.counts = counts;
@@ -360,11 +297,11 @@ CudaRun CudaEncoder::Impl::RunIn(const Buffers& ends, const DeviceBuffer& work, 
   return run;
 }
 
-absl::Status CudaEncoder::Impl::Compute(Slot& slot, const Buffers& ends, const DeviceBuffer& work, int bucket,
+absl::Status CudaEncoder::Impl::Compute(CudaSlot& slot, const CudaBuffers& ends, const DeviceBuffer& work, int bucket,
                                         const CudaLayout& layout, bool together, absl::Span<RowResult> results) {
   FillUpload(shape(), slot.batch, layout, ends.host_upload.At<char>(0));
   absl::Status status = Enqueue(slot, ends, RunIn(ends, work, layout, slot.batch.counts), bucket, together);
-  if (status.ok()) status = WaitFor(slot.done.get());
+  if (status.ok()) status = WaitForCuda(slot.done.get());
   if (!status.ok()) {
     // What was enqueued may still use the buffers. And this tells a lost device from a call that failed, whoever made
     // the status.
@@ -386,7 +323,7 @@ absl::Status CudaEncoder::Impl::Compute(Slot& slot, const Buffers& ends, const D
 }
 
 // together: the copies go on the kernels' stream.
-absl::Status CudaEncoder::Impl::Enqueue(Slot& slot, const Buffers& ends, const CudaRun& run, int bucket,
+absl::Status CudaEncoder::Impl::Enqueue(CudaSlot& slot, const CudaBuffers& ends, const CudaRun& run, int bucket,
                                         bool together) {
   const cudaStream_t kernels = stream_.get();
   const cudaStream_t copies = together ? kernels : slot.copies.get();
@@ -450,7 +387,7 @@ absl::StatusOr<int> CudaEncoder::Impl::MeasureCrossover() {
   for (CudaEvent* event : {&start, &end}) {
     LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventCreate(event->out()), "cudaEventCreate"));
   }
-  const Buffers& ends = slots_[0].buffers;
+  const CudaBuffers& ends = slots_[0].buffers;
   // The first layer's attention, on whatever lies in its buffers: its time does not depend on the values.
   auto measure = [&](int64_t L, ComputeMode mode, float* fastest) -> absl::Status {
     const std::vector<uint32_t> ids(L, 0);

@@ -15,10 +15,11 @@
 // Nothing is allocated and nothing else waited for.
 //
 // Memory on the device, all of it taken at Create: the weights; two slots; and what is worked on, which both slots
-// share, since batches compute one after the other. It suffices for max_batch_tokens tokens in any rows. A batch above
-// that, which a single long row may be, gets buffers of its own, one such batch at a time; they are kept for the next
-// such batch and given back once 64 smaller ones have run since. EstimateBytes says what a batch takes; one for which
-// there is no memory is refused.
+// share, since batches compute one after the other. It suffices for max_batch_tokens tokens in any rows. What a slot
+// has at its ends on the device it has again as pinned memory on the host: at base size 200 MB for 65,536 tokens. A
+// batch above that, which a single long row may be, gets buffers of its own, one such batch at a time; they are kept
+// for the next such batch and given back once 64 smaller ones have run since. EstimateBytes says what a batch takes;
+// one for which there is no memory is refused.
 //
 // A device that is lost (cuda_status.h says which errors mean that) stays lost: every later call is answered at once
 // and touches it no more.
