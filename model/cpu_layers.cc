@@ -17,6 +17,24 @@ namespace {
 constexpr int64_t kBufferRows = CpuLayers::kSpanTokens + Linear::kMaxTileRows;
 constexpr float kAfterEps = 1e-5f;  // of layer_norm_after
 
+// Copies n pieces of a row to places stride apart. Sizes known to the compiler are copied without a call.
+template <size_t kBytes>
+void ScatterPieces(const char* from, int64_t n, char* to, int64_t stride) {
+  for (int64_t i = 0; i < n; ++i) std::memcpy(to + i * stride, from + i * kBytes, kBytes);
+}
+void Scatter(const char* from, int64_t bytes, int64_t n, char* to, int64_t stride) {
+  switch (bytes) {
+    case 64:
+      return ScatterPieces<64>(from, n, to, stride);
+    case 128:
+      return ScatterPieces<128>(from, n, to, stride);
+    case 256:
+      return ScatterPieces<256>(from, n, to, stride);
+    default:
+      for (int64_t i = 0; i < n; ++i) std::memcpy(to + i * stride, from + i * bytes, bytes);
+  }
+}
+
 }  // namespace
 
 std::vector<std::pair<const char*, double>> CpuStageTimes::Named() const {
@@ -116,9 +134,7 @@ void CpuLayers::Project(Activations& a, size_t layer, int64_t first, int64_t las
   // near.
   const int64_t piece = D_ * (wide_ ? 4 : 2);
   auto lay_out = [&](int64_t t, const void* row) {
-    const char* from = static_cast<const char*>(row);
-    char* to = static_cast<char*>(a.qkv) + t * piece;
-    for (int64_t part = 0; part < 3 * H_; ++part) std::memcpy(to + part * a.stride * piece, from + part * piece, piece);
+    Scatter(static_cast<const char*>(row), piece, 3 * H_, static_cast<char*>(a.qkv) + t * piece, a.stride * piece);
   };
   w.clock.To(StageClock::Stage::kRows);
   const void* operand = Operand(a.x + first * E_, last - first, w);

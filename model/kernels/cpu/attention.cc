@@ -91,7 +91,8 @@ HWY_ATTR void MakeDecays(const AttentionParams& p, int64_t start, int n, BlockDe
   for (int i = 0; i < n; ++i) c[i + 1] = c[i] + static_cast<double>(p.log_a[(start + i) * p.log_a_stride]);
   alignas(64) float to_end_from[kBlock];
   alignas(64) float to_end_after[kBlock];
-  for (int i = 0; i < kBlock; ++i) {
+  const int padded = static_cast<int>(Padded(n));  // whole vectors are read, no more
+  for (int i = 0; i < padded; ++i) {
     const double before = c[std::min(i, n)];
     const double through = c[std::min(i + 1, n)];
     out.c[i] = static_cast<float>(before);
@@ -101,10 +102,10 @@ HWY_ATTR void MakeDecays(const AttentionParams& p, int64_t start, int n, BlockDe
     to_end_from[i] = static_cast<float>(c[n] - before);
     to_end_after[i] = static_cast<float>(c[n] - through);
   }
-  ExpAll(out.c, kBlock, out.pre);
-  ExpAll(out.d, kBlock, out.back_pre);
-  ExpAll(to_end_from, kBlock, out.suf);
-  ExpAll(to_end_after, kBlock, out.back_suf);
+  ExpAll(out.c, padded, out.pre);
+  ExpAll(out.d, padded, out.back_pre);
+  ExpAll(to_end_from, padded, out.suf);
+  ExpAll(to_end_after, padded, out.back_suf);
   out.all = out.back_pre[n - 1];
 }
 
@@ -143,21 +144,32 @@ struct Head {
   int W;
 };
 
-enum Slot { kSlotQ, kSlotKT, kSlotV, kSlotScores, kSlotOut, kSlotState, kSlotDecays, kSlotScaledKT, kSlotInter };
+enum Slot { kSlotQ, kSlotK, kSlotKT, kSlotV, kSlotScores, kSlotOut, kSlotState, kSlotDecays, kSlotScaledV, kSlotInter };
 
-// q of a block: (n x W). k transposed: (D x kBlock). v: (n x W).
-HWY_ATTR void PackQ(const Head& h, int64_t start, int n, float* q) {
-  for (int i = 0; i < n; ++i) LoadVector(h.p, h.p.q, start + i, q + i * h.W, h.W);
+// Rows of q, k or v, widened and padded to W: as they lie, where they are that already, else a copy.
+struct Rows {
+  const float* data = nullptr;
+  int64_t stride = 0;
+};
+
+HWY_ATTR Rows Widen(const Head& h, const void* base, int64_t start, int n, float* copy) {
+  if (!h.p.bfloat16 && h.p.D == h.W) return {static_cast<const float*>(base) + start * h.p.stride, h.p.stride};
+  for (int i = 0; i < n; ++i) LoadVector(h.p, base, start + i, copy + i * h.W, h.W);
+  return {copy, h.W};
 }
 
-HWY_ATTR void PackKV(const Head& h, int64_t start, int n, float* kt, float* v) {
-  alignas(64) float row[kMaxHeadWidth];
+HWY_ATTR Rows PackQ(const Head& h, int64_t start, int n) {
+  return Widen(h, h.p.q, start, n, h.scratch->Get(kSlotQ, kBlock * h.W));
+}
+
+// kt (D x kBlock): k of a block, transposed, zero past n.
+HWY_ATTR void TransposeK(const Head& h, const Rows& k, int n, float* kt) {
   for (int j = 0; j < n; ++j) {
-    LoadVector(h.p, h.p.k, start + j, row, h.W);
+    const float* row = k.data + j * k.stride;
     for (int e = 0; e < h.p.D; ++e) kt[e * kBlock + j] = row[e];
-    LoadVector(h.p, h.p.v, start + j, v + j * h.W, h.W);
   }
-  for (int e = 0; e < h.p.D; ++e) std::fill(kt + e * kBlock + n, kt + (e + 1) * kBlock, 0.f);
+  const auto padded = static_cast<int>(Padded(n));
+  for (int e = 0; e < h.p.D; ++e) std::fill(kt + e * kBlock + n, kt + e * kBlock + padded, 0.f);
 }
 
 HWY_ATTR void StoreY(const Head& h, int64_t start, int n, const float* out, bool accumulate) {
@@ -172,41 +184,46 @@ HWY_ATTR void StoreY(const Head& h, int64_t start, int n, const float* out, bool
   }
 }
 
-// The blocks of a range of tokens [start, end), packed.
+// The blocks of a range of tokens [start, end).
 struct Range {
   int64_t start = 0;
   int64_t end = 0;
   int64_t num_blocks = 0;
-  float* kt = nullptr;  // (num_blocks, D, kBlock)
-  float* v = nullptr;   // (num_blocks, kBlock, W)
+  Rows k;
+  Rows v;
+  float* kt = nullptr;  // (num_blocks, D, kBlock), if asked for
   BlockDecays* decays = nullptr;
   int64_t BlockStart(int64_t b) const { return start + b * kBlock; }
   int BlockSize(int64_t b) const { return static_cast<int>(std::min<int64_t>(kBlock, end - BlockStart(b))); }
+  Rows K(int64_t b) const { return {k.data + b * kBlock * k.stride, k.stride}; }
+  Rows Values(int64_t b) const { return {v.data + b * kBlock * v.stride, v.stride}; }
 };
 
-HWY_ATTR Range PackRange(const Head& h, int64_t start, int64_t end) {
+HWY_ATTR Range PackRange(const Head& h, int64_t start, int64_t end, bool for_scores) {
   Range r;
   r.start = start;
   r.end = end;
   r.num_blocks = (end - start + kBlock - 1) / kBlock;
-  r.kt = h.scratch->Get(kSlotKT, r.num_blocks * h.p.D * kBlock);
-  r.v = h.scratch->Get(kSlotV, r.num_blocks * kBlock * h.W);
+  const int n = static_cast<int>(end - start);
+  r.k = Widen(h, h.p.k, start, n, h.scratch->Get(kSlotK, r.num_blocks * kBlock * h.W));
+  r.v = Widen(h, h.p.v, start, n, h.scratch->Get(kSlotV, r.num_blocks * kBlock * h.W));
+  if (for_scores) r.kt = h.scratch->Get(kSlotKT, r.num_blocks * h.p.D * kBlock);
   static_assert(sizeof(BlockDecays) % sizeof(float) == 0 && alignof(BlockDecays) == 64);
   r.decays = reinterpret_cast<BlockDecays*>(
       h.scratch->Get(kSlotDecays, r.num_blocks * static_cast<int64_t>(sizeof(BlockDecays) / sizeof(float))));
   for (int64_t b = 0; b < r.num_blocks; ++b) {
-    PackKV(h, r.BlockStart(b), r.BlockSize(b), r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W);
+    if (for_scores) TransposeK(h, r.K(b), r.BlockSize(b), r.kt + b * h.p.D * kBlock);
     MakeDecays(h.p, r.BlockStart(b), r.BlockSize(b), r.decays[b]);
   }
   return r;
 }
 
 // out (n_i x W) += [scores of block I against block J, masked] v_J. G: the product of the blocks strictly between.
-HWY_ATTR void AddBlock(const Head& h, const Range& r, const float* q, int64_t I, int64_t J, float G, float* out) {
+HWY_ATTR void AddBlock(const Head& h, const Range& r, const Rows& q, int64_t I, int64_t J, float G, float* out) {
   const int n_i = r.BlockSize(I);
   const int n_j = r.BlockSize(J);
   float* scores = h.scratch->Get(kSlotScores, kBlock * kBlock);
-  Gemm(n_i, Padded(n_j), h.p.D, q, h.W, 1, r.kt + J * h.p.D * kBlock, kBlock, scores, kBlock, false);
+  Gemm(n_i, Padded(n_j), h.p.D, q.data, q.stride, 1, r.kt + J * h.p.D * kBlock, kBlock, scores, kBlock, false);
   if (I == J) {
     MaskDiagonal(h.p, r.decays[I], n_i, scores);
   } else {
@@ -214,11 +231,12 @@ HWY_ATTR void AddBlock(const Head& h, const Range& r, const float* q, int64_t I,
     const float* column_decay = J < I ? r.decays[J].suf : r.decays[J].back_pre;
     for (int i = 0; i < n_i; ++i) ScaleRow(scores + i * kBlock, h.p.scale * row_decay[i] * G, column_decay, n_j);
   }
-  Gemm(n_i, h.W, n_j, scores, kBlock, 1, r.v + J * kBlock * h.W, h.W, out, h.W, true);
+  const Rows v = r.Values(J);
+  Gemm(n_i, h.W, n_j, scores, kBlock, 1, v.data, v.stride, out, h.W, true);
 }
 
 // out (n_i x W) = block I of the parallel form over the range.
-HWY_ATTR void ParallelBlock(const Head& h, const Range& r, const float* q, int64_t I, float* out) {
+HWY_ATTR void ParallelBlock(const Head& h, const Range& r, const Rows& q, int64_t I, float* out) {
   std::fill(out, out + r.BlockSize(I) * h.W, 0.f);
   AddBlock(h, r, q, I, I, 1, out);
   float G = 1;
@@ -234,22 +252,20 @@ HWY_ATTR void ParallelBlock(const Head& h, const Range& r, const float* q, int64
 }
 
 HWY_ATTR void Parallel(const Head& h) {
-  const Range r = PackRange(h, 0, h.p.L);
-  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
+  const Range r = PackRange(h, 0, h.p.L, true);
   float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
   for (int64_t I = 0; I < r.num_blocks; ++I) {
-    PackQ(h, r.BlockStart(I), r.BlockSize(I), q);
-    ParallelBlock(h, r, q, I, out);
+    ParallelBlock(h, r, PackQ(h, r.BlockStart(I), r.BlockSize(I)), I, out);
     StoreY(h, r.BlockStart(I), r.BlockSize(I), out, false);
   }
 }
 
 // out (n x W) += scale * f[i] * g * (q_i^T state)
-HWY_ATTR void AddFromState(const Head& h, const float* q, int n, const float* state, const float* f, float g,
+HWY_ATTR void AddFromState(const Head& h, const Rows& q, int n, const float* state, const float* f, float g,
                            float* out) {
   const F32 d;
   float* inter = h.scratch->Get(kSlotInter, kBlock * h.W);
-  Gemm(n, h.W, h.p.D, q, h.W, 1, state, h.W, inter, h.W, false);
+  Gemm(n, h.W, h.p.D, q.data, q.stride, 1, state, h.W, inter, h.W, false);
   for (int i = 0; i < n; ++i) {
     const V factor = hn::Set(d, h.p.scale * f[i] * g);
     for (int e = 0; e < h.W; e += static_cast<int>(hn::Lanes(d))) {
@@ -260,14 +276,16 @@ HWY_ATTR void AddFromState(const Head& h, const float* q, int n, const float* st
 }
 
 // state (D x W) += sum_j f[j] * g * k_j v_j^T over one block.
-HWY_ATTR void AddToState(const Head& h, const float* kt, const float* v, int n, const float* f, float g, float* state) {
-  float* scaled = h.scratch->Get(kSlotScaledKT, static_cast<int64_t>(h.p.D) * kBlock);
-  for (int e = 0; e < h.p.D; ++e) {
-    float* row = scaled + e * kBlock;
-    std::copy(kt + e * kBlock, kt + e * kBlock + kBlock, row);
-    ScaleRow(row, g, f, n);
+HWY_ATTR void AddToState(const Head& h, const Rows& k, const Rows& v, int n, const float* f, float g, float* state) {
+  const F32 d;
+  float* scaled = h.scratch->Get(kSlotScaledV, kBlock * h.W);
+  for (int j = 0; j < n; ++j) {
+    const V factor = hn::Set(d, f[j] * g);
+    for (int e = 0; e < h.W; e += static_cast<int>(hn::Lanes(d))) {
+      hn::StoreU(hn::Mul(factor, hn::LoadU(d, v.data + j * v.stride + e)), d, scaled + j * h.W + e);
+    }
   }
-  Gemm(h.p.D, h.W, n, scaled, kBlock, 1, v, h.W, state, h.W, true);
+  Gemm(h.p.D, h.W, n, k.data, 1, k.stride, scaled, h.W, state, h.W, true);
 }
 
 // A state to start with: a copy of what arrives, or zeros.
@@ -290,7 +308,7 @@ HWY_ATTR void PassForward(const Head& h, const Range& r, float* state, bool was_
   for (int64_t b = 0; b < r.num_blocks; ++b) {
     after = 1;
     for (int64_t later = b + 1; later < r.num_blocks; ++later) after *= r.decays[later].all;
-    AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].suf, after, state);
+    AddToState(h, r.K(b), r.Values(b), r.BlockSize(b), r.decays[b].suf, after, state);
   }
 }
 
@@ -301,8 +319,7 @@ HWY_ATTR void PassBackward(const Head& h, const Range& r, float* state, bool was
   for (int64_t b = r.num_blocks - 1; b >= 0; --b) {
     before = 1;
     for (int64_t earlier = 0; earlier < b; ++earlier) before *= r.decays[earlier].all;
-    AddToState(h, r.kt + b * h.p.D * kBlock, r.v + b * kBlock * h.W, r.BlockSize(b), r.decays[b].back_pre, before,
-               state);
+    AddToState(h, r.K(b), r.Values(b), r.BlockSize(b), r.decays[b].back_pre, before, state);
   }
 }
 
@@ -310,16 +327,15 @@ HWY_ATTR void Chunked(const Head& h) {
   const int64_t L = h.p.L;
   const int64_t C = h.p.C;
   const int64_t num_chunks = (L + C - 1) / C;
-  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
   float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
 
   float* state = StartState(h, h.p.state_before);
   bool zero = h.p.state_before == nullptr;
   for (int64_t c = 0; c < num_chunks; ++c) {  // forward: the chunk itself, and what came before it
-    const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C));
+    const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C), true);
     float G = 1;
     for (int64_t b = 0; b < r.num_blocks; ++b) {
-      PackQ(h, r.BlockStart(b), r.BlockSize(b), q);
+      const Rows q = PackQ(h, r.BlockStart(b), r.BlockSize(b));
       ParallelBlock(h, r, q, b, out);
       if (!zero) AddFromState(h, q, r.BlockSize(b), state, r.decays[b].pre, G, out);
       StoreY(h, r.BlockStart(b), r.BlockSize(b), out, false);
@@ -334,11 +350,11 @@ HWY_ATTR void Chunked(const Head& h) {
   zero = h.p.state_after == nullptr;
   for (int64_t c = num_chunks - 1; c >= 0; --c) {  // backward: what comes after the chunk
     if (zero && c == 0) break;
-    const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C));
+    const Range r = PackRange(h, c * C, std::min(L, (c + 1) * C), false);
     float G = 1;
     for (int64_t b = r.num_blocks - 1; b >= 0; --b) {
       if (!zero) {
-        PackQ(h, r.BlockStart(b), r.BlockSize(b), q);
+        const Rows q = PackQ(h, r.BlockStart(b), r.BlockSize(b));
         std::fill(out, out + r.BlockSize(b) * h.W, 0.f);
         AddFromState(h, q, r.BlockSize(b), state, r.decays[b].back_suf, G, out);
         StoreY(h, r.BlockStart(b), r.BlockSize(b), out, true);
@@ -353,29 +369,26 @@ HWY_ATTR void Chunked(const Head& h) {
 
 // LION-LIT beyond the parallel form: one state, summed over all tokens, then applied to every q.
 HWY_ATTR void SumTokens(const Head& h, float* state) {
-  float* kt = h.scratch->Get(kSlotKT, static_cast<int64_t>(h.p.D) * kBlock);
-  float* v = h.scratch->Get(kSlotV, kBlock * h.W);
   const int64_t step = h.p.mode == ComputeMode::kRecurrent ? 1 : std::min<int64_t>(h.p.C, kBlock);
   for (int64_t start = 0; start < h.p.L; start += step) {
     const int n = static_cast<int>(std::min(step, h.p.L - start));
-    PackKV(h, start, n, kt, v);
-    Gemm(h.p.D, h.W, n, kt, kBlock, 1, v, h.W, state, h.W, true);
+    const Rows k = Widen(h, h.p.k, start, n, h.scratch->Get(kSlotK, kBlock * h.W));
+    const Rows v = Widen(h, h.p.v, start, n, h.scratch->Get(kSlotV, kBlock * h.W));
+    Gemm(h.p.D, h.W, n, k.data, 1, k.stride, v.data, v.stride, state, h.W, true);
   }
 }
 
 HWY_ATTR void SumThenApply(const Head& h) {
   alignas(64) float ones[kBlock];
   std::fill(ones, ones + kBlock, 1.f);
-  float* q = h.scratch->Get(kSlotQ, kBlock * h.W);
   float* out = h.scratch->Get(kSlotOut, kBlock * h.W);
   float* state = StartState(h, h.p.state_before);
   if (h.p.state_before == nullptr) SumTokens(h, state);
   const int64_t step = h.p.mode == ComputeMode::kRecurrent ? 1 : std::min<int64_t>(h.p.C, kBlock);
   for (int64_t start = 0; start < h.p.L; start += step) {
     const int n = static_cast<int>(std::min(step, h.p.L - start));
-    PackQ(h, start, n, q);
     std::fill(out, out + n * h.W, 0.f);
-    AddFromState(h, q, n, state, ones, 1, out);
+    AddFromState(h, PackQ(h, start, n), n, state, ones, 1, out);
     StoreY(h, start, n, out, false);
   }
 }
@@ -386,17 +399,13 @@ HWY_ATTR void Summarize(const Head& h, float* forward, float* backward, float* d
   *decay = 1;
   if (h.p.log_a == nullptr) return SumTokens(h, forward);
   std::fill(backward, backward + size, 0.f);
-  // The recurrent form's sums may come in any steps.
-  const int64_t C = h.p.mode == ComputeMode::kRecurrent ? kBlock : h.p.C;
-  const int64_t num_chunks = (h.p.L + C - 1) / C;
-  for (int64_t c = 0; c < num_chunks; ++c) {
-    const Range r = PackRange(h, c * C, std::min(h.p.L, (c + 1) * C));
-    PassForward(h, r, forward, c == 0);
-    for (int64_t b = 0; b < r.num_blocks; ++b) *decay *= r.decays[b].all;
-  }
-  for (int64_t c = num_chunks - 1; c >= 0; --c) {
-    const Range r = PackRange(h, c * C, std::min(h.p.L, (c + 1) * C));
-    PassBackward(h, r, backward, c + 1 == num_chunks);
+  // Of no form's own making: blocks will do.
+  for (int64_t start = 0; start < h.p.L; start += kBlock) {
+    const Range r = PackRange(h, start, std::min<int64_t>(h.p.L, start + kBlock), false);
+    PassForward(h, r, forward, start == 0);
+    // From the first token on, so that the state need not be passed from block to block.
+    AddToState(h, r.k, r.v, r.BlockSize(0), r.decays[0].back_pre, *decay, backward);
+    *decay *= r.decays[0].all;
   }
 }
 

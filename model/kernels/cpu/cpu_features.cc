@@ -43,18 +43,29 @@ bool HasTiles() {
 }  // namespace
 
 // Asking the CPU is slow in a virtual machine: once is enough.
+bool HasAvx512Bf16() {
+  static const bool has = [] {
+    constexpr uint32_t kOsSavesState = 1u << 27;
+    if ((Cpuid(1, 0).ecx & kOsSavesState) == 0) return false;
+    uint32_t low = 0;
+    uint32_t high = 0;
+    __asm__("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    constexpr uint32_t kVectorState = 0xE6;  // of SSE, AVX and the three parts of AVX-512
+    // AVX-512 F, DQ, BW and VL.
+    constexpr uint32_t kParts = 1u << 16 | 1u << 17 | 1u << 30 | 1u << 31;
+    return (low & kVectorState) == kVectorState && (Cpuid(7, 0).ebx & kParts) == kParts &&
+           (Cpuid(7, 1).eax & (1u << 5)) != 0;
+  }();
+  return has;
+}
+
 bool HasAmxBf16() {
-  static const bool has = (Cpuid(7, 0).edx & (1u << 22)) != 0 && HasTiles();
+  static const bool has = (Cpuid(7, 0).edx & (1u << 22)) != 0 && HasAvx512Bf16() && HasTiles();
   return has;
 }
 
 bool HasAmxInt8() {
   static const bool has = (Cpuid(7, 0).edx & (1u << 25)) != 0 && HasTiles();
-  return has;
-}
-
-bool HasBf16Products() {
-  static const bool has = (Cpuid(7, 1).eax & (1u << 5)) != 0 || HasAmxBf16();
   return has;
 }
 

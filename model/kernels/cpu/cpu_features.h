@@ -14,8 +14,8 @@ namespace lion {
 bool HasAmxBf16();
 bool HasAmxInt8();
 
-// Products of bfloat16 pairs in AVX-512 (or in tiles).
-bool HasBf16Products();
+// Products and rounding of bfloat16 in AVX-512.
+bool HasAvx512Bf16();
 
 // The processor's name as it gives it ("Intel(R) Xeon(R) Processor"), empty where it gives none.
 const char* CpuName();

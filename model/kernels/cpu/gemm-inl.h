@@ -55,6 +55,11 @@ template <int kVectors>
 HWY_ATTR inline void GemmColumns(int64_t m, int64_t k, const float* a, int64_t a_row, int64_t a_col, const float* b,
                                  int64_t b_row, float* c, int64_t c_row, bool accumulate) {
   int64_t i = 0;
+  if constexpr (kVectors == 1) {  // enough sums at a time to hide an FMA's latency
+    for (; i + 8 <= m; i += 8) {
+      GemmTile<8, kVectors>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, accumulate);
+    }
+  }
   for (; i + 6 <= m; i += 6) {
     GemmTile<6, kVectors>(k, a + i * a_row, a_row, a_col, b, b_row, c + i * c_row, c_row, accumulate);
   }

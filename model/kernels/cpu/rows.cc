@@ -15,7 +15,9 @@
 #include "hwy/highway.h"
 //
 #include "hwy/contrib/math/math-inl.h"
+#include "model/kernels/cpu/gelu_fit.h"
 #include "model/kernels/cpu/gemm-inl.h"
+#include "model/kernels/cpu/rows_bf16.h"
 
 HWY_BEFORE_NAMESPACE();
 namespace lion {
@@ -44,6 +46,8 @@ HWY_ATTR HWY_INLINE void Store(V v, uint16_t* y) {
   const auto kept = hn::IfThenElse(is_nan, nan, rounded);
   hn::StoreU(hn::DemoteTo(U16(), hn::BitCast(I32(), kept)), U16(), y);
 }
+
+bool IsWidest() { return HWY_TARGET <= HWY_AVX3; }
 
 // What rows are read from: At(i) is the vector of values i ... i + N - 1, Tail(i, n) the values i ... n - 1 and then
 // what does no harm, so that every element meets the same code.
@@ -143,8 +147,7 @@ HWY_ATTR void NormalizeScaled(float* x, const ScaledRow& residual, const float* 
   Normalize(x, ScaledSource{residual}, gamma, beta, eps, n);
 }
 
-// erf(u) = u P(2 u^2 / U^2 - 1) for |u| <= U, beyond which it is 1: fitted to u P, with the error weighted evenly. One
-// polynomial and no division, which would take as long as all the rest.
+// One polynomial (gelu_fit.h) and no division, which would take as long as all the rest.
 template <size_t kTerms>
 HWY_ATTR HWY_INLINE V GeluBy(V x, float limit, const float (&p)[kTerms]) {
   const F32 d;
@@ -158,14 +161,8 @@ HWY_ATTR HWY_INLINE V GeluBy(V x, float limit, const float (&p)[kTerms]) {
   return hn::MulAdd(half, hn::Mul(sum, u), half);
 }
 
-constexpr float kErf[] = {-0.00229288451f, 0.00574254384f, -0.00450774236f, 0.00558629911f, -0.0169492662f,
-                          0.0294785853f,   -0.0396942571f, 0.0541478805f,   -0.0723175108f, 0.0909731090f,
-                          -0.111207560f,   0.137731433f,   -0.185640514f,   0.372107685f};
-constexpr float kShortErf[] = {-0.0191523042f, 0.0410202183f, -0.0284516364f, 0.0300220344f, -0.0679838955f,
-                               0.0961182117f,  -0.114154011f, 0.143078223f,   -0.195454374f, 0.392725378f};
-
-HWY_ATTR HWY_INLINE V Gelu(V x) { return GeluBy(x, 3.8f, kErf); }
-HWY_ATTR HWY_INLINE V ShortGelu(V x) { return GeluBy(x, 3.6f, kShortErf); }
+HWY_ATTR HWY_INLINE V Gelu(V x) { return GeluBy(x, kErfLimit, kErf); }
+HWY_ATTR HWY_INLINE V ShortGelu(V x) { return GeluBy(x, kShortErfLimit, kShortErf); }
 
 HWY_ATTR void GeluF32(const float* x, float* y, int64_t n) {
   Map(PlainSource<float>{x}, y, n, [](V v) HWY_ATTR { return Gelu(v); });
@@ -336,6 +333,7 @@ HWY_AFTER_NAMESPACE();
 #if HWY_ONCE
 namespace lion {
 
+HWY_EXPORT(IsWidest);
 HWY_EXPORT(NormalizePlain);
 HWY_EXPORT(NormalizeF32);
 HWY_EXPORT(NormalizeBF16);
@@ -353,6 +351,13 @@ HWY_EXPORT(LogDecays);
 HWY_EXPORT(AddTo);
 HWY_EXPORT(Mean);
 
+namespace {
+
+// A test may have asked for a narrower target than the CPU has.
+bool Bf16Rows() { return RowsBf16Runs() && HWY_DYNAMIC_DISPATCH(IsWidest)(); }
+
+}  // namespace
+
 void LayerNorm(float* x, const float* gamma, const float* beta, float eps, int64_t n) {
   HWY_DYNAMIC_DISPATCH(NormalizePlain)(x, gamma, beta, eps, n);
 }
@@ -369,11 +374,20 @@ void GeluErfQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row
   HWY_DYNAMIC_DISPATCH(GeluQuantize)(x, n, values, y);
 }
 void Quantize(const float* x, int64_t n, const Int8Row& y) { HWY_DYNAMIC_DISPATCH(QuantizeRow)(x, n, y); }
-void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(ScaledToBF16)(x, y, n); }
+void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n) {
+  if (Bf16Rows()) return ScaledToBf16(x.y, x.scale, x.bias, y, n);
+  HWY_DYNAMIC_DISPATCH(ScaledToBF16)(x, y, n);
+}
 void Dequantize(const ScaledRow& x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(ScaledToF32)(x, y, n); }
 void GeluErf(const float* x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(GeluF32)(x, y, n); }
-void GeluErf(const uint16_t* x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(GeluBF16)(x, y, n); }
-void ToBFloat16(const float* x, uint16_t* y, int64_t n) { HWY_DYNAMIC_DISPATCH(F32ToBF16)(x, y, n); }
+void GeluErf(const uint16_t* x, uint16_t* y, int64_t n) {
+  if (Bf16Rows()) return GeluErfBf16(x, y, n);
+  HWY_DYNAMIC_DISPATCH(GeluBF16)(x, y, n);
+}
+void ToBFloat16(const float* x, uint16_t* y, int64_t n) {
+  if (Bf16Rows()) return ToBf16(x, y, n);
+  HWY_DYNAMIC_DISPATCH(F32ToBF16)(x, y, n);
+}
 void FromBFloat16(const uint16_t* x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(BF16ToF32)(x, y, n); }
 void FromFloat16(const uint16_t* x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(F16ToF32)(x, y, n); }
 void TextLogDecays(const float* x, int64_t T, int64_t E, const float* weight, const float* bias, int64_t H,

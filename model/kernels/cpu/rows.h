@@ -51,7 +51,7 @@ void Quantize(const float* x, int64_t n, const Int8Row& y);
 void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n);
 void Dequantize(const ScaledRow& x, float* y, int64_t n);
 
-// Round to nearest, ties to even; NaN stays NaN.
+// Round to nearest, ties to even; NaN stays NaN; the subnormal may become 0.
 void ToBFloat16(const float* x, uint16_t* y, int64_t n);
 void FromBFloat16(const uint16_t* x, float* y, int64_t n);
 void FromFloat16(const uint16_t* x, float* y, int64_t n);
