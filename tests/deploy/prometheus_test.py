@@ -119,7 +119,7 @@ def watched(tmp_path_factory):
 @pytest.fixture(scope="module")
 def shown(watched):
     """Names of the metrics that the server's /metrics declares, histograms by their parts, and of those that a GPU adds."""
-    assert all(f'"{name}"' in (ROOT / "server/scraped_metrics.cc").read_text() for name in ON_A_GPU)
+    assert all(f'"{name}"' in (ROOT / "server/metrics.cc").read_text() for name in ON_A_GPU)
     kinds = re.findall(r"^# TYPE (\w+) (\w+)$", watched[0].metrics_text(), re.M)
     return ON_A_GPU | {name + part for name, kind in kinds for part in (("_bucket", "_sum", "_count") if kind == "histogram" else ("",))}
 
