@@ -447,6 +447,8 @@ absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options
     return absl::InvalidArgumentError(
         absl::StrCat("chunk_tokens ", options.chunk_tokens, " is not from 1 to ", kMaxChunkTokens));
   }
+  options.chunk_tokens =
+      options.dtype == DType::kFloat32 ? std::min<int>(options.chunk_tokens, cuda::kChunkTokens) : cuda::kChunkTokens;
   if (options.max_batch_tokens < 0 || options.max_batch_tokens > kMaxTokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("max_batch_tokens ", options.max_batch_tokens, " is not from 0 to ", kMaxTokens));

@@ -45,7 +45,7 @@ class CudaEncoder : public Encoder {
     PipelineConfig pipeline;
     DType dtype = DType::kBFloat16;  // one of DTypesOf(kCuda)
     int device = 0;                  // CUDA's index
-    int chunk_tokens = 0;            // 0 = cuda::kChunkTokens
+    int chunk_tokens = 0;            // 0 = cuda::kChunkTokens; chunk_tokens() says what becomes of it
     // 0 = from the memory that is free: with F bytes free at the start of Create and W of them then taken by weights,
     // the buffers get half of memory_share * F - W - 256 MiB; the other half is left to longer rows, and the 256 MiB to
     // graphs, kernels and the driver. The largest multiple of 1,024 tokens that fits, at most 65,536: larger batches
@@ -96,6 +96,8 @@ class CudaEncoder : public Encoder {
   bool classifies() const;
   int64_t num_labels() const;
   int64_t embedding_width() const;
+  // C where a row names none, as it runs: tiles have cuda::kChunkTokens tokens, to which every chunk is rounded in the
+  // 16-bit types and fp8, and larger ones in float32.
   int chunk_tokens() const;
   // Tensors of the checkpoint that nothing uses.
   const std::vector<std::string>& unused_tensors() const;

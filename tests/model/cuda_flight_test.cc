@@ -253,6 +253,24 @@ TEST_F(CudaFlightTest, DerivesItsBatchFromFreeMemory) {
   EXPECT_THAT(std::string(status.message()), HasSubstr("max_batch_tokens 200000000 needs "));
 }
 
+TEST_F(CudaFlightTest, SaysWhatBecomesOfAChunk) {
+  const RandomModel model(ModelOptions());
+  const struct {
+    DType dtype;
+    int asked;
+    int runs;
+  } cases[] = {{DType::kFloat32, 0, 64},   {DType::kFloat32, 7, 7},   {DType::kFloat32, 100, 64},
+               {DType::kBFloat16, 32, 64}, {DType::kBFloat16, 0, 64}, {DType::kBFloat16, 128, 64}};
+  for (const auto& c : cases) {
+    CudaEncoder::Options options = EncoderOptions(model, c.dtype);
+    options.chunk_tokens = c.asked;
+    options.graphs = false;
+    const std::unique_ptr<CudaEncoder> encoder = Create(std::move(options));
+    ASSERT_NE(encoder, nullptr);
+    EXPECT_EQ(encoder->chunk_tokens(), c.runs);
+  }
+}
+
 TEST_F(CudaFlightTest, CountsTheTimeThatKernelsRan) {
   const RandomModel model(ModelOptions());
   const std::unique_ptr<CudaEncoder> encoder = Create(EncoderOptions(model));
