@@ -17,7 +17,7 @@ readonly BIN=${1:-build/release-cuda/bin} LIMIT_SECONDS=60
 readonly CASES=(
   "all cuda_rows_test *"
   "all cuda_gemm_gelu_test *"
-  "all cuda_attention_test *"
+  "all cuda_attention_test *EveryOffset*:*ARowOfNaN*:*Float32Answers*"
   "memcheck cuda_linear_test *"
   "all cuda_encoder_test *FormsAgree*/SAfterD64:*BFloat16Errs*/SAfterD64:*BFloat16Errs*/LitPlainD16"
 )
