@@ -240,7 +240,10 @@ class Bench {
       const Values residual(T_ * kE, ElementType::kBFloat16, 2);
       const DeviceBuffer y = Get(DeviceBuffer::Allocate(T_ * kFF * 2));
       for (const Product& product : products) {
-        const auto& [name, N, K, has_residual] = product;
+        const char* name = product.name;
+        const int64_t N = product.N;
+        const int64_t K = product.K;
+        const bool has_residual = product.residual;
         const Values weight(N * K, ElementType::kFloat32, 3, 1 / std::sqrt(static_cast<float>(K)));
         const Values bias(N, ElementType::kFloat32, 4);
         const double elements = static_cast<double>(T_ * K + N * K);

@@ -4,12 +4,12 @@
 #include "model/cuda_weights.h"
 
 #include <algorithm>
+#include <cmath>
 #include <functional>
 #include <string>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/string_view.h"
 #include "model/kernels/cuda/cuda_status.h"
 #include "model/kernels/cuda/rows_launch.h"
 
@@ -101,7 +101,7 @@ class Loader {
       PaddedWeights padded(RoundUp(product.N, 16), RoundUp(product.K, 16));
       padded.Add(product.weight, product.bias, product.N, product.K, Same, Same);
       CudaHeadProduct on_device;
-      LION_RETURN_IF_ERROR(MakeLinear("a head", padded, {.type = cuda::ElementType::kFloat32}, &on_device.linear));
+      LION_RETURN_IF_ERROR(MakeLinear(padded, {.type = cuda::ElementType::kFloat32}, &on_device.linear));
       on_device.tanh = product.tanh;
       head->push_back(std::move(on_device));
     }
@@ -113,18 +113,11 @@ class Loader {
     return cuda::Assign(Upload(values.data(), static_cast<int64_t>(values.size()) * 4), buffer);
   }
 
-  // What a product's error is about.
-  static absl::Status Named(const absl::Status& status, absl::string_view name) {
-    return status.ok() ? status : absl::Status(status.code(), absl::StrCat(name, ": ", status.message()));
-  }
-
   // options: without N and K.
-  absl::Status MakeLinear(absl::string_view name, const PaddedWeights& padded, CudaLinearOptions options,
-                          std::unique_ptr<CudaLinear>* linear) {
+  absl::Status MakeLinear(const PaddedWeights& padded, CudaLinearOptions options, std::unique_ptr<CudaLinear>* linear) {
     options.N = padded.N;
     options.K = padded.K;
-    return Named(cuda::Assign(CudaLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), linear),
-                 name);
+    return cuda::Assign(CudaLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), linear);
   }
 
   absl::Status LoadTable(const std::string& name, int64_t rows, DeviceBuffer* table) {
@@ -144,10 +137,24 @@ class Loader {
     return UploadFloats(Spread(beta, width, place), &norm->beta);
   }
 
-  absl::Status ReadLinear(const std::string& name, int64_t N, int64_t K, const Place& column, PaddedWeights* padded) {
-    const std::vector<float> weight = reader_.Read(name + ".weight", {N, K});
-    const std::vector<float> bias = reader_.Read(name + ".bias", {N});
+  // A tensor that will be rounded to the model's type.
+  absl::Status ReadRounded(const std::string& name, const std::vector<int64_t>& shape, std::vector<float>* values) {
+    constexpr float kBeyondFloat16 = 65520;  // what rounds to infinity
+    *values = reader_.Read(name, shape);
     LION_RETURN_IF_ERROR(reader_.status());
+    if (shape_.type != cuda::ElementType::kFloat16) return absl::OkStatus();
+    for (const float v : *values) {
+      if (std::fabs(v) < kBeyondFloat16 || std::isnan(v)) continue;
+      return absl::InvalidArgumentError(absl::StrCat(name, " has ", v, ", and float16 ends at 65504"));
+    }
+    return absl::OkStatus();
+  }
+
+  absl::Status ReadLinear(const std::string& name, int64_t N, int64_t K, const Place& column, PaddedWeights* padded) {
+    std::vector<float> weight;
+    std::vector<float> bias;
+    LION_RETURN_IF_ERROR(ReadRounded(name + ".weight", {N, K}, &weight));
+    LION_RETURN_IF_ERROR(ReadRounded(name + ".bias", {N}, &bias));
     padded->Add(weight, bias, N, K, Same, column);
     return absl::OkStatus();
   }
@@ -157,7 +164,7 @@ class Loader {
                           float x_scale, std::unique_ptr<CudaLinear>* linear) {
     PaddedWeights padded(RoundUp(N, 16), padded_K);
     LION_RETURN_IF_ERROR(ReadLinear(name, N, K, column, &padded));
-    return MakeLinear(name, padded,
+    return MakeLinear(padded,
                       {.type = shape_.type, .fp8 = shape_.fp8, .residual = true, .x_scale = shape_.fp8 ? x_scale : 0},
                       linear);
   }
@@ -179,8 +186,7 @@ class Loader {
       options.y_scale =
           GeluScale(padded.weight.data(), padded.bias.data(), gamma.data(), beta.data(), padded.N, padded.K);
     }
-    return Named(cuda::Assign(CudaGeluLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), up),
-                 name);
+    return cuda::Assign(CudaGeluLinear::Create(lt_, options, padded.weight.data(), padded.bias.data()), up);
   }
 
   // Three matrices as one product.
@@ -190,14 +196,15 @@ class Loader {
     PaddedWeights qkv(3 * heads_width, shape_.Ep);
     int64_t part_start = 0;
     for (const char* part : {"query", "key", "value"}) {
-      const std::vector<float> weight = reader_.Read(absl::StrCat(self, part, ".weight"), {E, E});
-      const std::vector<float> bias = reader_.Read(absl::StrCat(self, part, ".bias"), {E});
-      LION_RETURN_IF_ERROR(reader_.status());
+      std::vector<float> weight;
+      std::vector<float> bias;
+      LION_RETURN_IF_ERROR(ReadRounded(absl::StrCat(self, part, ".weight"), {E, E}, &weight));
+      LION_RETURN_IF_ERROR(ReadRounded(absl::StrCat(self, part, ".bias"), {E}, &bias));
       qkv.Add(
           weight, bias, E, E, [&](int64_t i) { return part_start + head(i); }, Same);
       part_start += heads_width;
     }
-    return MakeLinear(self + "{query,key,value}", qkv, {.type = shape_.type, .fp8 = shape_.fp8}, linear);
+    return MakeLinear(qkv, {.type = shape_.type, .fp8 = shape_.fp8}, linear);
   }
 
   WeightReader& reader_;

@@ -509,6 +509,24 @@ TEST_F(CudaEncoderTest, MeasuresItsCrossover) {
   EXPECT_THAT(kCrossoverChoices, testing::Contains((*model)->info().parallel_max_tokens));
 }
 
+TEST_F(CudaEncoderTest, NamesTheTensorThatFloat16DoesNotHold) {
+  for (const char* name : {"bert.encoder.layer.1.attention.self.key.weight", "bert.encoder.layer.0.output.dense.bias",
+                           "bert.encoder.layer.1.intermediate.dense.weight"}) {
+    RandomModel directory(RandomModelOptions{});
+    directory.tensors().at(name).values[3] = -70000;
+    directory.WriteWeights();
+    EXPECT_NE(Load(directory.directory(), DType::kBFloat16), nullptr);
+    ModelOptions options;
+    options.directory = directory.directory();
+    options.devices = {"cuda:0"};
+    options.dtype = DType::kFloat16;
+    const absl::Status status = Model::Load(options, nullptr).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+    EXPECT_THAT(std::string(status.message()), HasSubstr(name));
+    EXPECT_THAT(std::string(status.message()), HasSubstr("-70000"));
+  }
+}
+
 TEST(CudaModelTest, NamesWhatItCannotLoad) {
   const RandomModel directory(RandomModelOptions{});
   ModelOptions options;

@@ -15,7 +15,8 @@
 // ManyRowsKernel, for many rows with gates: the gates' weights (4 bytes a column and head) have to be read from shared
 // memory for every row, so a warp takes kRows rows at a time, and a block stays for all of its rows. While a warp works
 // on its rows the next ones are copied into shared memory. 288 multiply-adds a lane and row for 12 gates, and the
-// exchanges that add them up, take about as long as the memory does.
+// exchanges that add them up, take about as long as the memory does. The dots on tensor cores, as w * gamma in three
+// bfloat16 parts times x as it lies, were no faster (0.112 ms both at 65,536 x 768 on an H100).
 
 #include <cuda_runtime.h>
 
