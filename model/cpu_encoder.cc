@@ -12,6 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "model/cpu_layers.h"
 #include "model/cpu_weights.h"
+#include "model/kernels/cpu/attention.h"
+#include "model/kernels/cpu/cpu_features.h"
 #include "model/linear.h"
 #include "model/model.h"
 #include "model/row_check.h"
@@ -201,6 +203,13 @@ int64_t CpuEncoder::embedding_width() const {
 }
 int CpuEncoder::chunk_tokens() const { return impl_->options.chunk_tokens; }
 const std::vector<std::string>& CpuEncoder::unused_tensors() const { return impl_->weights.unused; }
+
+std::string CpuEncoder::CrossoverKey() const {
+  const Options& options = impl_->options;
+  return absl::StrCat("kernels ", kAttentionRevision, ", ", CpuName(), ", ", AttentionTarget(), ", ",
+                      Name(options.dtype), ", ", Name(options.config.variant), ", heads of ", options.config.head_width,
+                      ", chunks of ", options.chunk_tokens);
+}
 
 int CpuEncoder::MeasureCrossover() {
   int best = kCrossoverChoices[0];

@@ -22,6 +22,7 @@
 // plus for a long row L (E 4 + 3 E s + 4 H) bytes, s = 4 or 2, and 8 H D^2 bytes a span: linear in L in all forms.
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
@@ -66,6 +67,8 @@ class CpuEncoder : public Encoder {
   // The longest row for which the parallel form of this model's attention is at least as fast as the chunked one, out
   // of kCrossoverChoices. Takes a few hundredths of a second.
   int MeasureCrossover();
+  // All that the crossover depends on: CPU, instruction set, dtype, variant, width of a head, chunk.
+  std::string CrossoverKey() const;
 
  private:
   struct Impl;

@@ -21,6 +21,7 @@
 #include "model/compute_pool.h"
 #include "model/config.h"
 #include "model/cpu_encoder.h"
+#include "model/crossover_cache.h"
 #include "model/mapped_file.h"
 #include "model/safetensors.h"
 #ifdef LION_CUDA
@@ -137,8 +138,14 @@ absl::Status AddCpuEncoder(const Source& source, ComputePool* pool, LoadedModel*
   if (!encoder.ok()) return encoder.status();
   ModelInfo& info = model->info_;
   Describe(**encoder, source.options, source.config, &info);
-  const int crossover = source.options.parallel_max_tokens;
-  info.parallel_max_tokens = crossover > 0 ? crossover : (*encoder)->MeasureCrossover();
+  info.parallel_max_tokens = source.options.parallel_max_tokens;
+  if (info.parallel_max_tokens == 0) {
+    const CrossoverCache cache(source.options.crossover_cache);
+    const std::string key = (*encoder)->CrossoverKey();
+    const std::optional<int> kept = cache.Find(key);
+    info.parallel_max_tokens = kept.has_value() ? *kept : (*encoder)->MeasureCrossover();
+    if (!kept.has_value()) cache.Keep(key, info.parallel_max_tokens);
+  }
   info.max_batch_tokens = source.options.max_batch_tokens > 0 ? source.options.max_batch_tokens : kMaxBatchTokensCpu;
   model->Add(*std::move(encoder));
   return absl::OkStatus();

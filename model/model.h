@@ -49,6 +49,7 @@ struct ModelOptions {
                                   // max_batch_tokens is 0; 1 / n with n models still to be loaded, this one included
   int chunk_tokens = 0;           // C where a row names none; 0 = the device's constant; at most kMaxChunkTokens
   int parallel_max_tokens = 0;    // the crossover; 0 = measured on the first device, out of kCrossoverChoices
+  std::string crossover_cache;    // where the CPU's measured crossovers are kept (crossover_cache.h); empty = nowhere
 };
 
 // The CUDA devices of this machine: 0 where none is to be seen, -1 where this build has no CUDA.

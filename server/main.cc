@@ -25,6 +25,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "model/compute_pool.h"
+#include "model/crossover_cache.h"
 #include "model/model.h"
 #include "server/build_info.h"
 #include "server/clock.h"
@@ -127,6 +128,7 @@ absl::StatusOr<std::vector<std::unique_ptr<Model>>> LoadModels(const ServerConfi
     options.memory_share = 1.0 / static_cast<double>(config.models.size() - models.size());
     options.dtype = config.dtype;
     options.chunk_tokens = config.chunk_tokens;
+    options.crossover_cache = CrossoverCache::DefaultPath();
     options.parallel_max_tokens =
         models.empty() ? config.parallel_max_tokens : models.front()->info().parallel_max_tokens;
     absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, pool);

@@ -109,8 +109,8 @@ def only_the_clock_reads_time(path, text):
 
 
 # Settings come by flags, which --help lists; the environment is invisible. client/flags.cc takes an API key from it, which a
-# command line would show to every user of the machine.
-@rule(*CODE, exceptions=("client/flags.cc",))
+# command line would show to every user of the machine; where a user's caches lie is the environment's to say.
+@rule(*CODE, exceptions=("client/flags.cc", "model/crossover_cache.cc"))
 def no_environment(path, text):
     return find(r"\b(?:secure_)?getenv\(|\b(?:set|put|unset)env\(", without_comments(text), "uses {match}: settings are flags")
 

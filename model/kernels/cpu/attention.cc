@@ -14,6 +14,7 @@
 //
 #include "hwy/contrib/math/math-inl.h"
 #include "model/kernels/cpu/attention_amx.h"
+#include "model/kernels/cpu/cpu_features.h"
 #include "model/kernels/cpu/gemm-inl.h"
 
 HWY_BEFORE_NAMESPACE();
@@ -460,6 +461,8 @@ HWY_ATTR void SummarizeHeadOnTarget(const AttentionParams& params, float* forwar
   Summarize(Head{params, scratch, static_cast<int>(Padded(params.D))}, forward, backward, decay);
 }
 
+const char* TargetName() { return hwy::TargetName(HWY_TARGET); }
+
 HWY_ATTR void AttendHeadOnTarget(const AttentionParams& params, AttentionScratch* scratch) {
   const Head h{params, scratch, static_cast<int>(Padded(params.D))};
   if (params.mode == ComputeMode::kParallel) return Parallel(h);
@@ -476,7 +479,10 @@ HWY_AFTER_NAMESPACE();
 namespace lion {
 
 HWY_EXPORT(AttendHeadOnTarget);
+HWY_EXPORT(TargetName);
 HWY_EXPORT(SummarizeHeadOnTarget);
+
+std::string AttentionTarget() { return std::string(HWY_DYNAMIC_DISPATCH(TargetName)()) + (HasAmxBf16() ? "+AMX" : ""); }
 
 void AttendHead(const AttentionParams& params, AttentionScratch* scratch) {
   if (AmxTakes(params)) return AmxAttendHead(params, scratch);

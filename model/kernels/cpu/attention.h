@@ -25,11 +25,18 @@
 // Reference: attention_reference.h. Runs on the widest of SSE4, AVX2, AVX-512 that the CPU has.
 
 #include <cstdint>
+#include <string>
 #include <vector>
 
 #include "model/types.h"
 
 namespace lion {
+
+// To be raised when the forms' speeds change against each other: crossovers measured before are then forgotten.
+inline constexpr int kAttentionRevision = 1;
+
+// The instruction set in use, by Highway's name; "+AMX" where matrix tiles take bfloat16.
+std::string AttentionTarget();
 
 // Tokens of a block of M, and the most that a decay's sum runs over.
 inline constexpr int kAttentionBlock = 64;
