@@ -9,6 +9,7 @@
 #   go rust node java
 #              the examples, each generated from proto/ and built by its own ecosystem's tools
 #   search     examples/semantic-search: PostgreSQL with pgvector, the command line, the page in headless Chromium
+#   bulk       examples/bulk: Ray Data through two servers, killed half way
 #
 # A stage whose tools are not installed is skipped, with the reason.
 #
@@ -17,7 +18,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly ALL=(python adapters go rust node java search)
+readonly ALL=(python adapters go rust node java search bulk)
 readonly OUT=build/clients
 readonly VENV=$OUT/python/venv
 
@@ -59,19 +60,16 @@ run_python() {
   run_tests $VENV/bin/python python tests/clients/python
 }
 
-run_adapters() {
+# beside_wheel STAGE: tests in an environment of its own that has the wheel.
+beside_wheel() {
   wheel
-  venv $OUT/adapters/venv tests/clients/adapters/requirements.txt
-  install_wheel $OUT/adapters/venv
-  run_tests $OUT/adapters/venv/bin/python adapters tests/clients/adapters
+  venv "$OUT/$1/venv" "tests/clients/$1/requirements.txt"
+  install_wheel "$OUT/$1/venv"
+  run_tests "$OUT/$1/venv/bin/python" "$1" "tests/clients/$1"
 }
-
-run_search() {
-  wheel
-  venv $OUT/search/venv tests/clients/search/requirements.txt
-  install_wheel $OUT/search/venv
-  run_tests $OUT/search/venv/bin/python search tests/clients/search
-}
+run_adapters() { beside_wheel adapters; }
+run_search() { beside_wheel search; }
+run_bulk() { beside_wheel bulk; }
 
 # example LANGUAGE: builds and runs it by tests/clients/examples.
 example() { run_tests build/venv/bin/python "$1" tests/clients/examples -k "$1"; }
