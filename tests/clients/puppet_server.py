@@ -27,11 +27,13 @@ class Call:
 class PuppetServer:
     """Answers Embed with one vector [1, 2] an input, Classify with one label, health with SERVING.
 
-    refusals are (code, pushback or None), one a call, in turn; health is never refused.
+    refusals are (code, pushback or None), one a call, in turn; health is never refused. hold: an event that a call which is
+    not refused waits for.
     """
 
-    def __init__(self, refusals=()):
+    def __init__(self, refusals=(), hold=None):
         self._refusals = list(refusals)
+        self._hold = hold
         self._lock = threading.Lock()
         self.calls = []
 
@@ -44,6 +46,8 @@ class PuppetServer:
             if pushback is not None:
                 context.set_trailing_metadata([("grpc-retry-pushback-ms", pushback)])
             context.abort(grpc.StatusCode[code], "not now")
+        if self._hold is not None:
+            self._hold.wait()
 
     def _embed(self, request, context):
         self._arrive("Embed", context)

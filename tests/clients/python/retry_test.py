@@ -5,26 +5,28 @@
 import asyncio
 import json
 import re
+import threading
 
 import grpc
 import numpy as np
 import pytest
 from conftest import ROOT
 from harness import Server
-from lion_serve import AsyncClient, Client, LionError
+from lion_serve import AsyncClient, Client, LionError, _work
 from lion_serve._channel import SERVICE_CONFIG
+from lion_serve._work import Work
 from puppet_server import PuppetServer
 
 
-def embed(target, **options):
+def embed(target, inputs=("x",), **options):
     with Client(target, **options) as client:
-        return client.embed(["x"]).vectors
+        return client.embed(inputs).vectors
 
 
-def embed_async(target, **options):
+def embed_async(target, inputs=("x",), **options):
     async def run():
         async with AsyncClient(target, **options) as client:
-            return (await client.embed(["x"])).vectors
+            return (await client.embed(inputs)).vectors
 
     return asyncio.run(run())
 
@@ -75,6 +77,26 @@ def test_the_key_goes_with_every_call(call):
     with PuppetServer([("UNAVAILABLE", "1")]) as puppet:
         call(puppet.grpc, api_key="sesame")
         assert [c.metadata["authorization"] for c in puppet.calls] == ["Bearer sesame"] * 2
+
+
+@both
+def test_a_row_that_is_due_again_waits_for_a_free_call_without_spinning(call, monkeypatch):
+    looks, pause = [], Work.pause
+    monkeypatch.setattr(Work, "pause", lambda self, now: looks.append(now) or pause(self, now))
+    monkeypatch.setattr(_work, "INITIAL_BACKOFF", 0.001)
+    hold = threading.Event()
+    with PuppetServer([("UNAVAILABLE", "1")] * 4, hold=hold) as puppet, Client(puppet.grpc) as other:
+        found = []
+        # One call at a time: the first row is given back after four attempts and soon due again; the second's is held.
+        worker = threading.Thread(target=lambda: found.append(call(puppet.grpc, inputs=["a", "b"], batch_size=1, max_in_flight=1)))
+        worker.start()
+        while len(puppet.calls) < 5:
+            other.health()
+        for _ in range(100):
+            other.health()
+        hold.set()
+        worker.join()
+        assert len(found[0]) == 2 and len(puppet.calls) == 6 and len(looks) < 20
 
 
 def test_a_server_that_restarts_is_found_again(server):

@@ -82,13 +82,17 @@ def with_inputs(prototype: Any, inputs: Iterable[Any]) -> Any:
 
 
 def wire_inputs(inputs: Iterable[types.Input]) -> Iterator[Union[wire.Input, RowError]]:
-    """Each input as it travels, or why it cannot: text that is not Unicode, an id out of range. TypeError for what is no input."""
+    """Each input as it travels, or why it cannot: text that is not Unicode, an id out of range.
+
+    TypeError for what is no input.
+    """
     check_is_many(inputs)
     return (wire_input(index, value) for index, value in enumerate(inputs))
 
 
 def check_is_many(inputs: Any) -> None:
-    if isinstance(inputs, (str, types.TokenIds)) or (isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iu" and inputs.ndim == 1):
+    is_ids = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iu" and inputs.ndim == 1
+    if isinstance(inputs, (str, types.TokenIds)) or is_ids:
         raise TypeError(f"inputs: one {type(inputs).__name__}; give a list of inputs, [x] for one")
 
 
@@ -196,7 +200,7 @@ def _row_error(index: int, result: Any) -> RowError | None:
 def join_embeddings(rows: Sequence[Union[types.Embedding, RowError]], model: str, version: str) -> types.Embeddings:
     good = [(i, row) for i, row in enumerate(rows) if isinstance(row, types.Embedding)]
     width = len(good[0][1].vector) if good else 0
-    vectors = np.full((len(rows), width), np.nan, np.float32) if len(good) < len(rows) else np.empty((len(rows), width), np.float32)
+    vectors = np.full((len(rows), width), np.nan, np.float32)
     counts, truncated, modes = np.zeros(len(rows), np.int64), np.zeros(len(rows), np.bool_), [""] * len(rows)
     for i, row in good:
         vectors[i], counts[i], truncated[i], modes[i] = row.vector, row.token_count, row.truncated, row.mode

@@ -51,7 +51,14 @@ class AsyncClient:
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} is below 1")
         self._connection = _channel.Connection.make(
-            target, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, api_key=api_key, deadline=deadline, options=options
+            target,
+            tls=tls,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            api_key=api_key,
+            deadline=deadline,
+            options=options,
         )
         self._model = model
         self._batch_size = batch_size
@@ -215,7 +222,10 @@ class AsyncClient:
         return _calls.read_models(answer)
 
     async def health(self, service: str = SERVICE) -> str:
-        """SERVING or NOT_SERVING: whether the service is ready; of service "" whether the process lives. Asked once, without retries."""
+        """SERVING or NOT_SERVING: whether the service is ready; of service "" whether the process lives.
+
+        Asked once, without retries, so that the answer is that of this moment.
+        """
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             answer = await self._health_stub().Check(request, timeout=self._connection.deadline)
@@ -224,7 +234,10 @@ class AsyncClient:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     async def wait_until_ready(self, timeout: float) -> None:
-        """Returns once the service is SERVING, TimeoutError if it is not within timeout seconds. Finds a server that starts later."""
+        """Returns once the service is SERVING; TimeoutError if it is not within timeout seconds.
+
+        Finds a server that starts later.
+        """
         request = health_pb2.HealthCheckRequest(service=SERVICE)
         ends = time.monotonic() + timeout
         while (left := ends - time.monotonic()) > 0:
@@ -280,7 +293,8 @@ class AsyncClient:
                 if not in_flight:
                     await asyncio.sleep(pause or 0)
                     continue
-                ended, _ = await asyncio.wait(in_flight, timeout=pause, return_when=asyncio.FIRST_COMPLETED)
+                is_full = len(in_flight) == self._max_in_flight  # then what is due again waits for a free call
+                ended, _ = await asyncio.wait(in_flight, timeout=None if is_full else pause, return_when=asyncio.FIRST_COMPLETED)
                 for task in ended:
                     batch = in_flight.pop(task)
                     try:

@@ -63,7 +63,14 @@ class Client:
         if batch_size < 1:
             raise ValueError(f"batch_size: {batch_size} is below 1")
         self._connection = _channel.Connection.make(
-            target, tls=tls, tls_ca=tls_ca, tls_cert=tls_cert, tls_key=tls_key, api_key=api_key, deadline=deadline, options=options
+            target,
+            tls=tls,
+            tls_ca=tls_ca,
+            tls_cert=tls_cert,
+            tls_key=tls_key,
+            api_key=api_key,
+            deadline=deadline,
+            options=options,
         )
         self._model = model
         self._batch_size = batch_size
@@ -227,7 +234,10 @@ class Client:
         return _calls.read_models(answer)
 
     def health(self, service: str = SERVICE) -> str:
-        """SERVING or NOT_SERVING: whether the service is ready; of service "" whether the process lives. Asked once, without retries."""
+        """SERVING or NOT_SERVING: whether the service is ready; of service "" whether the process lives.
+
+        Asked once, without retries, so that the answer is that of this moment.
+        """
         request = health_pb2.HealthCheckRequest(service=service)
         try:
             answer = self._health_stub().Check(request, timeout=self._connection.deadline)
@@ -236,7 +246,10 @@ class Client:
         return str(health_pb2.HealthCheckResponse.ServingStatus.Name(answer.status))
 
     def wait_until_ready(self, timeout: float) -> None:
-        """Returns once the service is SERVING, TimeoutError if it is not within timeout seconds. Finds a server that starts later."""
+        """Returns once the service is SERVING; TimeoutError if it is not within timeout seconds.
+
+        Finds a server that starts later.
+        """
         request = health_pb2.HealthCheckRequest(service=SERVICE)
         ends = time.monotonic() + timeout
         while (left := ends - time.monotonic()) > 0:
@@ -296,8 +309,9 @@ class Client:
                     future.add_done_callback(lambda f, b=batch: answers.put((b, f)))
                 if not in_flight and work.done:
                     return work.final()
+                is_full = len(in_flight) == self._max_in_flight  # then what is due again waits for a free call
                 try:
-                    batch, future = answers.get(timeout=work.pause(time.monotonic()))
+                    batch, future = answers.get(timeout=None if is_full else work.pause(time.monotonic()))
                 except queue.Empty:
                     continue
                 in_flight.discard(future)

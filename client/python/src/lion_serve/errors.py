@@ -14,7 +14,10 @@ _CODES = {code.value[0]: code for code in grpc.StatusCode}
 
 
 class LionError(Exception):
-    """A call failed, after gRPC's own retries. code is a grpc.StatusCode; message is the server's, or gRPC's where none was reached."""
+    """A call failed, after gRPC's own retries.
+
+    code is a grpc.StatusCode; message is the server's, or gRPC's where none was reached.
+    """
 
     def __init__(self, code: grpc.StatusCode, message: str, *, no_retry: bool = False) -> None:
         super().__init__(f"{code.name}: {message}")

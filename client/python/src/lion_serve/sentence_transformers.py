@@ -32,7 +32,14 @@ class SentenceEncoder:
 
     similarity_fn_name: Literal["cosine"] = "cosine"
 
-    def __init__(self, client: Client, *, prompts: Mapping[str, str] | None = None, truncate_dim: int | None = None, **options: Any) -> None:
+    def __init__(
+        self,
+        client: Client,
+        *,
+        prompts: Mapping[str, str] | None = None,
+        truncate_dim: int | None = None,
+        **options: Any,
+    ) -> None:
         self._client = client
         self._options = options
         self._dimensions: int | None = None
