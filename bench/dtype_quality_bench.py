@@ -25,7 +25,7 @@ import numpy as np  # noqa: E402
 from programs import Client, Server  # noqa: E402
 
 GPU_DTYPES = ["float32", "bfloat16", "float16", "fp8"]
-CPU_DTYPES = ["float32", "bfloat16"]
+CPU_DTYPES = ["float32", "bfloat16", "int8"]
 
 
 def read(name, count):

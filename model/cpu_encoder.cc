@@ -13,6 +13,7 @@
 #include "model/cpu_layers.h"
 #include "model/cpu_weights.h"
 #include "model/kernels/cpu/attention.h"
+#include "model/kernels/cpu/attention_amx.h"
 #include "model/kernels/cpu/cpu_features.h"
 #include "model/linear.h"
 #include "model/model.h"
@@ -103,7 +104,14 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
     return absl::InvalidArgumentError(
         absl::StrCat("dtype ", Name(options.dtype), " is not available on the CPU: float32, bfloat16 or int8"));
   }
-  if (options.chunk_tokens == 0) options.chunk_tokens = kChunkTokens;
+  if (options.chunk_tokens == 0) {
+    AttentionParams tiles;
+    tiles.bfloat16 = options.dtype != DType::kFloat32;
+    tiles.D = static_cast<int>(options.config.head_width);
+    tiles.mode = ComputeMode::kChunked;
+    tiles.C = kTileChunkTokens;
+    options.chunk_tokens = AmxTakes(tiles) ? kTileChunkTokens : kChunkTokens;
+  }
   if (options.chunk_tokens < 1 || options.chunk_tokens > kMaxChunkTokens) {
     return absl::InvalidArgumentError(
         absl::StrCat("chunk_tokens ", options.chunk_tokens, " is not from 1 to ", kMaxChunkTokens));

@@ -37,14 +37,16 @@ struct CpuStageTimes;  // model/cpu_layers.h
 
 class CpuEncoder : public Encoder {
  public:
-  // C where a row names none.
+  // C where a row names none: what is fastest where attention runs on matrix tiles (kernels/cpu/attention_amx.h), and
+  // elsewhere.
+  static constexpr int kTileChunkTokens = 64;
   static constexpr int kChunkTokens = 32;
 
   struct Options {
     TextConfig config;
     PipelineConfig pipeline;
     DType dtype = DType::kFloat32;               // kFloat32, kBFloat16 or kInt8
-    int chunk_tokens = 0;                        // 0 = kChunkTokens
+    int chunk_tokens = 0;                        // 0 = the CPU's, above
     ComputePool* pool = nullptr;                 // borrowed, outlives the encoder
     std::shared_ptr<const WeightFiles> weights;  // kept: the embedding tables stay mapped
     CpuStageTimes* stage_times = nullptr;        // null = not measured; else each Encode adds to it. Borrowed
