@@ -68,13 +68,10 @@ HWY_ATTR void LoadVector(const AttentionParams& p, const void* base, int64_t t, 
   for (; e < width; ++e) dst[e] = 0;
 }
 
-// The decays of one block of n <= 64 tokens, with everything that the forms take from them.
-// Sums are made in fp64 and kept as a float and its remainder: differences then lose nothing, however many gates close.
+// The decays of one block of n <= 64 tokens, with everything that the forms take from them. Sums are made in fp64, so
+// that however many gates close their differences lose nothing. Read in whole vectors.
 struct BlockDecays {
-  alignas(64) float c[kBlock];  // sum of log a over [start, i), and its remainder
-  alignas(64) float c_rest[kBlock];
-  alignas(64) float d[kBlock];  // sum of log a over [start, i], and its remainder
-  alignas(64) float d_rest[kBlock];
+  alignas(64) float a[kBlock];
   alignas(64) float pre[kBlock];       // prod of a over [start, i):  what q_i sees of a state at the block's start
   alignas(64) float suf[kBlock];       // prod of a over [j, end):    what k_j leaves in a state at the block's end
   alignas(64) float back_pre[kBlock];  // prod of a over [start, j]:  what k_j leaves in a state at the start, backward
@@ -90,50 +87,65 @@ HWY_ATTR void MakeDecays(const AttentionParams& p, int64_t start, int n, BlockDe
   }
   double c[kBlock + 1] = {0};
   for (int i = 0; i < n; ++i) c[i + 1] = c[i] + static_cast<double>(p.log_a[(start + i) * p.log_a_stride]);
+  alignas(64) float log_a[kBlock];
+  alignas(64) float to_before[kBlock];
+  alignas(64) float to_through[kBlock];
   alignas(64) float to_end_from[kBlock];
   alignas(64) float to_end_after[kBlock];
-  const int padded = static_cast<int>(Padded(n));  // whole vectors are read, no more
+  const int padded = static_cast<int>(Padded(n));
   for (int i = 0; i < padded; ++i) {
     const double before = c[std::min(i, n)];
     const double through = c[std::min(i + 1, n)];
-    out.c[i] = static_cast<float>(before);
-    out.c_rest[i] = static_cast<float>(before - static_cast<double>(out.c[i]));
-    out.d[i] = static_cast<float>(through);
-    out.d_rest[i] = static_cast<float>(through - static_cast<double>(out.d[i]));
+    log_a[i] = static_cast<float>(through - before);
+    to_before[i] = static_cast<float>(before);
+    to_through[i] = static_cast<float>(through);
     to_end_from[i] = static_cast<float>(c[n] - before);
     to_end_after[i] = static_cast<float>(c[n] - through);
   }
-  ExpAll(out.c, padded, out.pre);
-  ExpAll(out.d, padded, out.back_pre);
+  ExpAll(log_a, padded, out.a);
+  ExpAll(to_before, padded, out.pre);
+  ExpAll(to_through, padded, out.back_pre);
   ExpAll(to_end_from, padded, out.suf);
   ExpAll(to_end_after, padded, out.back_suf);
   out.all = out.back_pre[n - 1];
 }
 
 // scores (n x n, rows kBlock apart) *= scale * M inside one block.
+// A row of M is its neighbour's times one a: products of at most 63 factors, and no exponentials.
 HWY_ATTR void MaskDiagonal(const AttentionParams& p, const BlockDecays& decays, int n, float* scores) {
   const F32 d;
   const int N = static_cast<int>(hn::Lanes(d));
   const V scale = hn::Set(d, p.scale);
+  if (p.log_a == nullptr) {
+    for (int i = 0; i < n; ++i) ScaleAll(scores + i * kBlock, p.scale, n);
+    return;
+  }
+  alignas(64) float m[kBlock] = {};  // scale * M_ij on one side of the diagonal
+  // Above it, from the last row up: M_{i-1,j} = a_i M_ij.
+  for (int i = n - 1; i >= 0; --i) {
+    float* row = scores + i * kBlock;
+    const V self = hn::Set(d, static_cast<float>(i));
+    const V a = hn::Set(d, decays.a[i]);
+    for (int j = i / N * N; j < n; j += N) {
+      const V index = hn::Iota(d, static_cast<float>(j));
+      const V x = hn::LoadU(d, row + j);
+      const V here = hn::Load(d, m + j);
+      hn::StoreU(hn::IfThenElse(hn::Gt(index, self), hn::Mul(x, here), x), d, row + j);
+      hn::Store(hn::Mul(a, hn::IfThenElse(hn::Eq(index, self), scale, here)), d, m + j);
+    }
+  }
+  // On it and below, from the first row down: M_{i+1,j} = a_i M_ij.
+  std::fill(m, m + kBlock, 0.f);
   for (int i = 0; i < n; ++i) {
     float* row = scores + i * kBlock;
-    if (p.log_a == nullptr) {
-      ScaleAll(row, p.scale, n);
-      continue;
-    }
     const V self = hn::Set(d, static_cast<float>(i));
-    const V ci = hn::Set(d, decays.c[i]);
-    const V ci_rest = hn::Set(d, decays.c_rest[i]);
-    const V di = hn::Set(d, decays.d[i]);
-    const V di_rest = hn::Set(d, decays.d_rest[i]);
-    for (int j = 0; j < n; j += N) {
+    const V a = hn::Set(d, decays.a[i]);
+    for (int j = 0; j <= i; j += N) {
       const V index = hn::Iota(d, static_cast<float>(j));
-      const V before =
-          hn::Add(hn::Sub(ci, hn::Load(d, decays.c + j)), hn::Sub(ci_rest, hn::Load(d, decays.c_rest + j)));
-      const V after = hn::Add(hn::Sub(hn::Load(d, decays.d + j), di), hn::Sub(hn::Load(d, decays.d_rest + j), di_rest));
-      V x = hn::IfThenElseZero(hn::Lt(index, self), before);
-      x = hn::IfThenElse(hn::Gt(index, self), after, x);
-      hn::StoreU(hn::Mul(hn::LoadU(d, row + j), hn::Mul(scale, hn::Exp(d, x))), d, row + j);
+      const V x = hn::LoadU(d, row + j);
+      const V here = hn::IfThenElse(hn::Eq(index, self), scale, hn::Load(d, m + j));
+      hn::StoreU(hn::IfThenElse(hn::Gt(index, self), x, hn::Mul(x, here)), d, row + j);
+      hn::Store(hn::Mul(a, here), d, m + j);
     }
   }
 }
