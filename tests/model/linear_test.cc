@@ -114,7 +114,10 @@ TEST(LinearInt8Test, SumsExactlyInEveryTile) {
   std::mt19937 random(1);
   absl::Status exact;
   ASSERT_TRUE(pool.Run(1, [&](int, int) { exact = Linear::CheckInt8(); }).ok());
-  ASSERT_TRUE(exact.ok()) << exact;
+  if (!exact.ok()) {  // this CPU's are not: nothing will run on them
+    EXPECT_EQ(exact.code(), absl::StatusCode::kUnimplemented);
+    return;
+  }
   for (const Shape& shape : {Shape{1, 1}, Shape{35, 50}, Shape{144, 48}, Shape{256, 1024}, Shape{768, 3072}}) {
     // Whole numbers up to 127 in every row of W: they are kept as they are, with a scale of 1.
     std::vector<float> weight(shape.N * shape.K);
