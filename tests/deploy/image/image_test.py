@@ -75,7 +75,13 @@ def base():
 
 
 @pytest.fixture(scope="session")
-def image(base):
+def commit():
+    """The tree's, when the image is built of it."""
+    return run("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD").strip()
+
+
+@pytest.fixture(scope="session")
+def image(base, commit):
     """The image's name; ./dev image has just built it."""
     decides = [ROOT / "dev", ROOT / "cmake/torch-requirements.txt", ROOT / "cmake/cuda-requirements.txt"]
     tools = f"localhost/lion-test-tools:{hashlib.sha256(b''.join(p.read_bytes() for p in decides)).hexdigest()[:12]}"
@@ -123,7 +129,7 @@ def everything(root):
 # -------------------------------------------------------------------------------------------------------------- contents
 
 
-def test_how_it_is_meant_to_run(config):
+def test_how_it_is_meant_to_run(config, commit):
     assert config["User"] == f"{USER}:{USER}"
     assert (config["Entrypoint"], config["Cmd"]) == (["lion-server"], ["demo=/models/demo"])
     assert set(config["ExposedPorts"]) == {"50051/tcp", "9464/tcp"}
@@ -131,7 +137,7 @@ def test_how_it_is_meant_to_run(config):
     assert config["Healthcheck"]["Test"] == ["CMD", "lion-client", "health", "lion.v1.EncoderService"]
     labels = {k.removeprefix("org.opencontainers.image."): v for k, v in config["Labels"].items()}
     assert labels["licenses"] == "Apache-2.0" and re.fullmatch(r"\d+\.\d+\.\d+", labels["version"])
-    assert labels["revision"] == run("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD").strip()
+    assert labels["revision"] == commit
     assert config["Env"] == ["PATH=/usr/local/bin"]
 
 
@@ -274,9 +280,8 @@ def test_the_client_gets_vectors_and_classes(running):
     assert row["scores"][0]["label"] == "devel"
 
 
-def test_it_knows_its_commit_and_shows_its_metrics(running):
+def test_it_knows_its_commit_and_shows_its_metrics(running, commit):
     text = running.inside("python3", "-c", "import urllib.request; print(urllib.request.urlopen('http://127.0.0.1:9464/metrics').read().decode())")
-    commit = run("git", "-C", ROOT, "rev-parse", "--short=12", "HEAD").strip()
     assert re.search(rf'^lion_build_info\{{.*commit="{commit}".*\}} 1$', text, re.M)
     assert re.search(r"^process_resident_memory_bytes \S+$", text, re.M)
 
