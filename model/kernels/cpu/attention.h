@@ -17,11 +17,12 @@
 // kRecurrent  O(L D^2): the chunked form with C = 1, one token at a time; its memory is the state alone.
 // LION-LIT (no log_a) has M = 1: chunked and recurrent sum one state and apply it to every q.
 //
-// Arithmetic is fp32 whatever the type of q, k and v. Decays are exponentials of differences of sums over at most 64
-// tokens, so every exponent is <= 0 and keeps its digits; longer spans multiply block decays. Every sum runs in
-// the order of the tokens, from the row's own token 0 (and its end): a row's bits depend on nothing outside it.
+// Arithmetic is fp32 whatever the type of q, k and v, except on matrix tiles (attention_amx.h). Decays are exponentials
+// of differences of sums over at most 64 tokens, made in fp64, so every exponent is <= 0 and keeps its digits; longer
+// spans multiply block decays, and so do the rows of M inside a block. Every sum runs in the order of the tokens, from
+// the row's own token 0 (and its end): a row's bits depend on nothing outside it.
 //
-// Bound by the products' FMA throughput; the exponentials are 64 a token in kParallel and kChunked.
+// Bound by the products' FMA throughput.
 // Reference: attention_reference.h. Runs on the widest of SSE4, AVX2, AVX-512 that the CPU has.
 
 #include <cstdint>
