@@ -13,22 +13,18 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
-#include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/synchronization/mutex.h"
-#include "absl/time/time.h"
 #include "model/compute_pool.h"
 #include "model/crossover_cache.h"
 #include "model/model.h"
 #include "server/build_info.h"
-#include "server/clock.h"
+#include "server/ending.h"
 #include "server/flags.h"
 #include "server/log.h"
 #include "server/server.h"
@@ -38,38 +34,6 @@ namespace {
 
 constexpr int kExitFailed = 1;
 constexpr int kExitRefused = 2;
-
-// Why the process is to end, and when that came up. The first to say so wins.
-class Ending {
- public:
-  enum class Cause { kSignal, kNoDevice };
-
-  void Announce(Cause cause) {
-    absl::MutexLock lock(&mu_);
-    no_device_ |= cause == Cause::kNoDevice;
-    if (time_.has_value()) return;
-    time_ = Clock::Real()->Now();
-    announced_.SignalAll();
-  }
-
-  absl::Time Wait() {
-    absl::MutexLock lock(&mu_);
-    while (!time_.has_value()) announced_.Wait(&mu_);
-    return *time_;
-  }
-
-  // No device is left, whether or not a signal came first.
-  bool no_device() const {
-    absl::MutexLock lock(&mu_);
-    return no_device_;
-  }
-
- private:
-  mutable absl::Mutex mu_;
-  absl::CondVar announced_;
-  std::optional<absl::Time> time_ ABSL_GUARDED_BY(mu_);
-  bool no_device_ ABSL_GUARDED_BY(mu_) = false;
-};
 
 // SIGTERM and SIGINT, taken by one thread. Before ServeSignals a signal ends the process at once (nothing has been
 // accepted yet); after it the first is announced, and the second ends the process with 1.
@@ -194,12 +158,7 @@ int Main(int argc, char** argv) {
                        " --chunk_tokens=", served.front().info.chunk_tokens,
                        " --dtype=", std::string(Name(served.front().info.dtype))));
 
-  config->server.on_device_lost = [&ending, total = config->devices.size()](const LostDevice& lost) {
-    LogError(absl::StrCat(
-        lost.status.message(), "; ",
-        lost.num_left == 0 ? "no device is left" : absl::StrCat(lost.num_left, " of ", total, " devices are left")));
-    if (lost.num_left == 0) ending.Announce(Ending::Cause::kNoDevice);
-  };
+  config->server.on_device_lost = ending.WatchDevices(static_cast<int>(config->devices.size()));
   absl::StatusOr<std::unique_ptr<Server>> created = Server::Create(config->server, served);
   if (!created.ok()) {
     LogError(created.status().message());
@@ -215,19 +174,9 @@ int Main(int argc, char** argv) {
   LogInfo(absl::StrCat("ready grpc=", server->address(), " metrics=", server->metrics_address(),
                        " models=", absl::StrJoin(names, ",")));
 
-  const absl::Time since = ending.Wait();
-  LogInfo("draining");
-  const bool clean = server->Drain(since);
-  if (ending.no_device()) {
-    LogError("stopped: no device was left to serve on");
-    _exit(kExitFailed);  // what is left of a lost device's driver is not to be waited for
-  }
-  if (!clean) {
-    LogWarning("drained: --drain_timeout passed, calls that were still running were answered UNAVAILABLE");
-    _exit(0);  // a batch may still run, for as long as its document is: nobody waits for it
-  }
-  LogInfo("drained: every call was answered");
-  return 0;
+  const ProcessEnd end = DrainAtEnd(server.get(), &ending);
+  if (end.at_once) _exit(end.exit_code);
+  return end.exit_code;
 }
 
 }  // namespace
