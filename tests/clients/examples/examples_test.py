@@ -67,7 +67,7 @@ def test_tls_and_a_key(example, locked):
 
 def test_without_tls_where_it_is_asked_for(example, locked):
     run = example(locked.grpc, "x", api_key="sesame")
-    assert run.code == 1 and code_of(run) in ("UNAVAILABLE", "CANCELLED"), run.err
+    assert run.code == 1 and code_of(run) in ("UNAVAILABLE", "CANCELLED", "UNKNOWN"), run.err  # tonic says any of them
 
 
 def test_a_ca_file_that_is_not_there(example, locked, tmp_path):
