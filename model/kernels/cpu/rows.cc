@@ -149,16 +149,14 @@ HWY_ATTR void NormalizeScaled(float* x, const ScaledRow& residual, const float* 
 
 // One polynomial (gelu_fit.h) and no division, which would take as long as all the rest.
 template <size_t kTerms>
-HWY_ATTR HWY_INLINE V GeluBy(V x, float limit, const float (&p)[kTerms]) {
+HWY_ATTR HWY_INLINE V GeluBy(V x, float limit, const float (&q)[kTerms]) {
   const F32 d;
-  V u = hn::Mul(x, hn::Set(d, 0.70710678118654752f));
   // Max and Min may drop a NaN; x itself carries it to the result.
-  u = hn::Max(hn::Min(u, hn::Set(d, limit)), hn::Set(d, -limit));
-  const V s = hn::MulSub(hn::Mul(u, u), hn::Set(d, 2 / (limit * limit)), hn::Set(d, 1.f));
-  V sum = hn::Set(d, p[0]);
-  for (size_t i = 1; i < kTerms; ++i) sum = hn::MulAdd(sum, s, hn::Set(d, p[i]));
-  const V half = hn::Mul(x, hn::Set(d, 0.5f));
-  return hn::MulAdd(half, hn::Mul(sum, u), half);
+  const V cut = hn::Max(hn::Min(x, hn::Set(d, limit)), hn::Set(d, -limit));
+  const V s = hn::MulSub(hn::Mul(cut, cut), hn::Set(d, 2 / (limit * limit)), hn::Set(d, 1.f));
+  V sum = hn::Set(d, q[0]);
+  for (size_t i = 1; i < kTerms; ++i) sum = hn::MulAdd(sum, s, hn::Set(d, q[i]));
+  return hn::Mul(x, hn::MulAdd(sum, cut, hn::Set(d, 0.5f)));
 }
 
 HWY_ATTR HWY_INLINE V Gelu(V x) { return GeluBy(x, kErfLimit, kErf); }
@@ -371,11 +369,15 @@ void AddLayerNorm(float* x, const ScaledRow& residual, const float* gamma, const
   HWY_DYNAMIC_DISPATCH(NormalizeScaled)(x, residual, gamma, beta, eps, n);
 }
 void GeluErfQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row& y) {
+  if (Bf16Rows()) return GeluErfToInt8(x, n, values, y);
   HWY_DYNAMIC_DISPATCH(GeluQuantize)(x, n, values, y);
 }
-void Quantize(const float* x, int64_t n, const Int8Row& y) { HWY_DYNAMIC_DISPATCH(QuantizeRow)(x, n, y); }
+void Quantize(const float* x, int64_t n, const Int8Row& y) {
+  if (Bf16Rows()) return ToInt8(x, n, y);
+  HWY_DYNAMIC_DISPATCH(QuantizeRow)(x, n, y);
+}
 void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n) {
-  if (Bf16Rows()) return ScaledToBf16(x.y, x.scale, x.bias, y, n);
+  if (Bf16Rows()) return ScaledToBf16(x, y, n);
   HWY_DYNAMIC_DISPATCH(ScaledToBF16)(x, y, n);
 }
 void Dequantize(const ScaledRow& x, float* y, int64_t n) { HWY_DYNAMIC_DISPATCH(ScaledToF32)(x, y, n); }

@@ -38,16 +38,15 @@ inline __m512i Narrow(Pair x) {
 }
 
 inline __m512 Gelu(__m512 x) {
-  __m512 u = _mm512_mul_ps(x, _mm512_set1_ps(0.70710678118654752f));
-  u = _mm512_max_ps(_mm512_min_ps(u, _mm512_set1_ps(kShortErfLimit)), _mm512_set1_ps(-kShortErfLimit));
-  const __m512 s =
-      _mm512_fmsub_ps(_mm512_mul_ps(u, u), _mm512_set1_ps(2 / (kShortErfLimit * kShortErfLimit)), _mm512_set1_ps(1.f));
+  // The smaller of two magnitudes, with x's sign: x cut at the limit.
+  const __m512 cut = _mm512_range_ps(x, _mm512_set1_ps(kShortErfLimit), 2);
+  const __m512 s = _mm512_fmsub_ps(_mm512_mul_ps(cut, cut), _mm512_set1_ps(2 / (kShortErfLimit * kShortErfLimit)),
+                                   _mm512_set1_ps(1.f));
   __m512 sum = _mm512_set1_ps(kShortErf[0]);
   for (unsigned i = 1; i < sizeof(kShortErf) / sizeof(float); ++i) {
     sum = _mm512_fmadd_ps(sum, s, _mm512_set1_ps(kShortErf[i]));
   }
-  const __m512 half = _mm512_mul_ps(x, _mm512_set1_ps(0.5f));
-  return _mm512_fmadd_ps(half, _mm512_mul_ps(sum, u), half);
+  return _mm512_mul_ps(x, _mm512_fmadd_ps(sum, cut, _mm512_set1_ps(0.5f)));
 }
 
 // The first of 32 lanes that count, for the last step of a row.
@@ -56,6 +55,32 @@ inline __mmask16 HalfLanes(int64_t left) {
   return left >= 16  ? static_cast<__mmask16>(0xFFFF)
          : left <= 0 ? static_cast<__mmask16>(0)
                      : static_cast<__mmask16>((1u << left) - 1);
+}
+
+inline __m512 Scaled(const ScaledRow& x, int64_t i, __mmask16 lanes) {
+  const __m512i y = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, x.y + i));
+  return _mm512_fmadd_ps(_mm512_castsi512_ps(_mm512_slli_epi32(y, 16)), _mm512_set1_ps(x.scale),
+                         _mm512_maskz_loadu_ps(lanes, x.bias + i));
+}
+
+// The bits of |x| order as |x| does, with infinity and NaN above all numbers.
+inline __m512i Magnitude(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7FFFFFFF)); }
+
+inline void Round(const float* values, int64_t n, __m512i largest, const Int8Row& y) {
+  const uint32_t bits = _mm512_reduce_max_epu32(largest);
+  float magnitude;
+  __builtin_memcpy(&magnitude, &bits, sizeof(magnitude));
+  const bool finite = bits < 0x7F800000;
+  *y.scale = finite ? magnitude / 127 : __builtin_nanf("");
+  // Of a magnitude too small for its inverse nothing is left, and of a row that is not finite its scale shows it.
+  const bool round = finite && magnitude > 1e-35f;
+  const __m512 factor = _mm512_set1_ps(round ? 127 / magnitude : 0.f);
+  const __m512i offset = _mm512_set1_epi32(y.offset);
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 lanes = HalfLanes(n - i);
+    const __m512 value = round ? _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, values + i), factor) : _mm512_setzero_ps();
+    _mm512_mask_cvtepi32_storeu_epi8(y.q + i, lanes, _mm512_add_epi32(_mm512_cvtps_epi32(value), offset));
+  }
 }
 
 }  // namespace
@@ -78,18 +103,31 @@ void ToBf16(const float* x, uint16_t* y, int64_t n) {
   }
 }
 
-void ScaledToBf16(const uint16_t* x, float scale, const float* bias, uint16_t* y, int64_t n) {
-  const __m512 factor = _mm512_set1_ps(scale);
+void ScaledToBf16(const ScaledRow& x, uint16_t* y, int64_t n) {
   for (int64_t i = 0; i < n; i += 32) {
-    const __mmask32 lanes = Lanes(n - i);
-    const __m512i in = _mm512_maskz_loadu_epi16(lanes, x + i);
-    const __m512 low = _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_castsi512_si256(in)), 16));
-    const __m512 high =
-        _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm512_extracti64x4_epi64(in, 1)), 16));
-    const __m512 a = _mm512_fmadd_ps(low, factor, _mm512_maskz_loadu_ps(HalfLanes(n - i), bias + i));
-    const __m512 b = _mm512_fmadd_ps(high, factor, _mm512_maskz_loadu_ps(HalfLanes(n - i - 16), bias + i + 16));
-    _mm512_mask_storeu_epi16(y + i, lanes, Bits(_mm512_cvtne2ps_pbh(b, a)));
+    const __m512 low = Scaled(x, i, HalfLanes(n - i));
+    const __m512 high = Scaled(x, i + 16, HalfLanes(n - i - 16));
+    _mm512_mask_storeu_epi16(y + i, Lanes(n - i), Bits(_mm512_cvtne2ps_pbh(high, low)));
   }
+}
+
+void GeluErfToInt8(const ScaledRow& x, int64_t n, float* values, const Int8Row& y) {
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t i = 0; i < n; i += 16) {
+    const __mmask16 lanes = HalfLanes(n - i);
+    const __m512 value = Gelu(Scaled(x, i, lanes));
+    largest = _mm512_max_epu32(largest, Magnitude(value));  // gelu(0) = 0: lanes past the end do not count
+    _mm512_mask_storeu_ps(values + i, lanes, value);
+  }
+  Round(values, n, largest, y);
+}
+
+void ToInt8(const float* x, int64_t n, const Int8Row& y) {
+  __m512i largest = _mm512_setzero_si512();
+  for (int64_t i = 0; i < n; i += 16) {
+    largest = _mm512_max_epu32(largest, Magnitude(_mm512_maskz_loadu_ps(HalfLanes(n - i), x + i)));
+  }
+  Round(x, n, largest, y);
 }
 
 }  // namespace lion
