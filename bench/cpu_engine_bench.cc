@@ -202,18 +202,18 @@ class Bench {
     std::printf("   WRONG: %s\n", what.c_str());
   }
 
-  // Every form against plain torch operations in fp64, within twice what the same operations lose in the dtype (four
-  // times in fp32, whose sums run in another order).
+  // Every form against plain torch operations in fp64, within twice what the same operations lose in the dtype (eight
+  // times in fp32, where the recurrent form rounds its state at every token).
   void CheckAnswers(const RandomModelOptions& options, const RandomModel& directory, CpuEncoder& encoder, DType dtype) {
     for (int64_t L : {int64_t{64}, int64_t{700}}) {
       const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, 11);
       const std::vector<float> expected = Plain(options, directory, ids, PlainType::kFloat64);
       const double plain = RelativeError(Plain(options, directory, ids, PlainTypeOf(dtype)), expected);
-      const double tolerance = (dtype == DType::kFloat32 ? 4 : 2) * plain + 1e-6;
+      const double tolerance = (dtype == DType::kFloat32 ? 8 : 2) * plain + 1e-6;
       for (ComputeMode mode : {ComputeMode::kParallel, ComputeMode::kChunked, ComputeMode::kRecurrent}) {
         const double error = RelativeError(EncodeOne(encoder, {ids, {}, mode, 0, RowOutput::kTokens}), expected);
         Check(error <= tolerance, std::string(Name(mode)) + " form errs by " + std::to_string(error) + " at " +
-                                      std::to_string(L) + " tokens, tolerance " + std::to_string(tolerance));
+                                      std::to_string(L) + " tokens, plain torch by " + std::to_string(plain));
       }
     }
   }
