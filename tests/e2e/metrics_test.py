@@ -225,7 +225,7 @@ def test_rows_dropped_for_their_deadline_or_their_caller(fresh):
     """Two calls wait behind a long row; one is past its deadline, the other cancelled, before the device is free."""
     server = fresh
     before = server.metrics()
-    long = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([7] * 12000)] * 1, options=SLOW), timeout=HANG_SECONDS)
+    long = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([7] * 16000)] * 1, options=SLOW), timeout=HANG_SECONDS)
     while changes(before, server.metrics()).get('lion_queue_duration_seconds_count{model="a"}') != 1:
         pass  # until the long row has left the queue
     late = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 10)] * 3), timeout=0.02)
@@ -233,9 +233,9 @@ def test_rows_dropped_for_their_deadline_or_their_caller(fresh):
     assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     gone.cancel()
     assert long.code() == grpc.StatusCode.OK
-    rows = {'lion_sequences_total{mode="parallel",model="a"}': 1, 'lion_tokens_total{mode="parallel",model="a"}': 12000,
-            'lion_sequence_tokens_count{model="a"}': 1, 'lion_sequence_tokens_sum{model="a"}': 12000,
-            'lion_compute_duration_seconds_count{model="a"}': 1, 'lion_batch_tokens_count{model="a"}': 1, 'lion_batch_tokens_sum{model="a"}': 12000,
+    rows = {'lion_sequences_total{mode="parallel",model="a"}': 1, 'lion_tokens_total{mode="parallel",model="a"}': 16000,
+            'lion_sequence_tokens_count{model="a"}': 1, 'lion_sequence_tokens_sum{model="a"}': 16000,
+            'lion_compute_duration_seconds_count{model="a"}': 1, 'lion_batch_tokens_count{model="a"}': 1, 'lion_batch_tokens_sum{model="a"}': 16000,
             'lion_batch_sequences_count{model="a"}': 1, 'lion_batch_sequences_sum{model="a"}': 1}
     wanted = {**rows, 'lion_dropped_total{reason="deadline"}': 3, 'lion_dropped_total{reason="cancelled"}': 2,
               'lion_rpc_requests_total{code="OK",model="a",rpc="Embed"}': 1,
