@@ -12,17 +12,18 @@ from typing import Any, AsyncIterable, AsyncIterator, Callable, Iterable, Sequen
 
 import grpc
 import grpc.aio
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from lion_serve import _calls, _channel, types, wire
-from lion_serve._channel import SERVICE, Pem
+from lion_serve._base import ClientBase
+from lion_serve._channel import SERVICE
 from lion_serve._work import Batch, Cutter, Work
 from lion_serve.errors import RowError, from_rpc
 
 R = TypeVar("R")
 
 
-class AsyncClient:
+class AsyncClient(ClientBase):
     """As Client, for one event loop: make it and use it there.
 
         async with AsyncClient("127.0.0.1:50051") as client:
@@ -31,40 +32,7 @@ class AsyncClient:
                 ...
     """
 
-    def __init__(
-        self,
-        target: str = "127.0.0.1:50051",
-        *,
-        model: str = "",
-        tls: bool = False,
-        tls_ca: Pem | None = None,
-        tls_cert: Pem | None = None,
-        tls_key: Pem | None = None,
-        api_key: str | None = None,
-        deadline: float | None = 60.0,
-        batch_size: int = 64,
-        max_in_flight: int = 4,
-        options: Sequence[tuple[str, Any]] = (),
-    ) -> None:
-        if max_in_flight < 1:
-            raise ValueError(f"max_in_flight: {max_in_flight} is below 1")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size} is below 1")
-        self._connection = _channel.Connection.make(
-            target,
-            tls=tls,
-            tls_ca=tls_ca,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            api_key=api_key,
-            deadline=deadline,
-            options=options,
-        )
-        self._model = model
-        self._batch_size = batch_size
-        self._max_in_flight = max_in_flight
-        self._encoder = self._connection.encoder(grpc.aio)
-        self._health: Any = None
+    _api = grpc.aio
 
     async def close(self) -> None:
         """Cancels what is in flight. Calls after it fail."""
@@ -254,14 +222,6 @@ class AsyncClient:
         raise TimeoutError(f"{self._connection.target} is not ready after {timeout} s")
 
     # ------------------------------------------------------------------------------------------------------- machinery
-
-    def _name(self, model: str | None) -> str:
-        return self._model if model is None else model
-
-    def _health_stub(self) -> Any:
-        if self._health is None:
-            self._health = self._connection.health(grpc.aio)
-        return health_pb2_grpc.HealthStub(self._health)
 
     async def _run(
         self,

@@ -12,17 +12,18 @@ from types import TracebackType
 from typing import Any, Callable, Iterable, Iterator, Sequence, TypeVar, Union
 
 import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 
 from lion_serve import _calls, _channel, types, wire
-from lion_serve._channel import SERVICE, Pem
+from lion_serve._base import ClientBase
+from lion_serve._channel import SERVICE
 from lion_serve._work import Batch, Work, messages
 from lion_serve.errors import RowError, from_rpc
 
 R = TypeVar("R")
 
 
-class Client:
+class Client(ClientBase):
     """A connection to a LION server: any number of inputs a call, batched, several calls in flight, results in order.
 
         with Client("127.0.0.1:50051") as client:
@@ -43,41 +44,7 @@ class Client:
     options: more of gRPC's channel options; they win over ours.
     """
 
-    def __init__(
-        self,
-        target: str = "127.0.0.1:50051",
-        *,
-        model: str = "",
-        tls: bool = False,
-        tls_ca: Pem | None = None,
-        tls_cert: Pem | None = None,
-        tls_key: Pem | None = None,
-        api_key: str | None = None,
-        deadline: float | None = 60.0,
-        batch_size: int = 64,
-        max_in_flight: int = 4,
-        options: Sequence[tuple[str, Any]] = (),
-    ) -> None:
-        if max_in_flight < 1:
-            raise ValueError(f"max_in_flight: {max_in_flight} is below 1")
-        if batch_size < 1:
-            raise ValueError(f"batch_size: {batch_size} is below 1")
-        self._connection = _channel.Connection.make(
-            target,
-            tls=tls,
-            tls_ca=tls_ca,
-            tls_cert=tls_cert,
-            tls_key=tls_key,
-            api_key=api_key,
-            deadline=deadline,
-            options=options,
-        )
-        self._model = model
-        self._batch_size = batch_size
-        self._max_in_flight = max_in_flight
-        self._encoder = self._connection.encoder(grpc)
-        self._health_lock = threading.Lock()
-        self._health: Any = None
+    _api = grpc
 
     def close(self) -> None:
         """Cancels what is in flight. Calls after it fail."""
@@ -266,15 +233,6 @@ class Client:
         raise TimeoutError(f"{self._connection.target} is not ready after {timeout} s")
 
     # ------------------------------------------------------------------------------------------------------- machinery
-
-    def _name(self, model: str | None) -> str:
-        return self._model if model is None else model
-
-    def _health_stub(self) -> Any:
-        with self._health_lock:
-            if self._health is None:
-                self._health = self._connection.health(grpc)
-        return health_pb2_grpc.HealthStub(self._health)
 
     def _run(
         self,
