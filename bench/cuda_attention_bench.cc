@@ -240,7 +240,6 @@ int Main(const BenchOptions& options) {
         p.max_segments = static_cast<int>(plan.segments.size());
         p.max_runs = static_cast<int>(plan.runs.size());
         p.max_states = plan.num_states;
-        p.only_one_tile = plan.only_one_tile;
         p.plain = false;
         p.states = states.data();
 

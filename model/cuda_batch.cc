@@ -93,7 +93,6 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
   counts.segments = static_cast<int64_t>(batch->plan.segments.size());
   counts.runs = static_cast<int64_t>(batch->plan.runs.size());
   counts.states = batch->plan.num_states;
-  counts.only_one_tile = batch->plan.only_one_tile;
   counts.plain = batch->plan.plain;
   counts.token_blocks = static_cast<int64_t>(batch->token_blocks.size());
   for (int head = 0; head < kNumCudaHeads; ++head) {
@@ -108,7 +107,6 @@ CudaCounts MaxCounts(const CudaShape& /*shape*/, int64_t T) {
   counts.segments = T;
   counts.runs = T / cuda::kSegmentTokens;
   counts.states = T / cuda::kSegmentTokens * 2;
-  counts.only_one_tile = false;
   counts.plain = true;
   counts.token_blocks = T;
   counts.token_rows = T;
@@ -150,7 +148,6 @@ CudaCounts InBucket(const CudaBucket& bucket, CudaCounts counts) {
   counts.segments = bucket.segments;
   counts.runs = bucket.runs;
   counts.states = bucket.states;
-  counts.only_one_tile = bucket.T <= cuda::kChunkTokens;
   counts.plain = false;
   return counts;
 }

@@ -67,8 +67,7 @@ struct CudaCounts {
   int64_t token_rows = 0;  // tokens that are answers themselves
   int64_t blocks[kNumCudaHeads] = {};
   int64_t rows[kNumCudaHeads] = {};
-  bool only_one_tile = true;  // AttentionParams' members of the same names
-  bool plain = false;
+  bool plain = false;  // AttentionParams' member of the same name
 };
 
 // One batch. Borrows the rows it was planned from.

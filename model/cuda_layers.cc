@@ -73,7 +73,6 @@ absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) cons
   params.max_segments = static_cast<int>(run.counts.segments);
   params.max_runs = static_cast<int>(run.counts.runs);
   params.max_states = static_cast<int>(run.counts.states);
-  params.only_one_tile = run.counts.only_one_tile;
   params.plain = run.counts.plain;
   params.plain_y = run.Work<float>(layout.plain_y);
   if (run.counts.states > 0) params.states = run.Work<char>(layout.states);

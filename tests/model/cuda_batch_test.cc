@@ -96,7 +96,6 @@ TEST(PlanBatchTest, CountsRowsOfEveryOutput) {
   EXPECT_EQ(batch.counts.segments, 5);  // full attention is cut at 128 tokens
   EXPECT_EQ(batch.counts.runs, 0);
   EXPECT_TRUE(batch.counts.plain);
-  EXPECT_FALSE(batch.counts.only_one_tile);
   EXPECT_EQ(batch.counts.token_rows, 70);
   EXPECT_EQ(batch.counts.token_blocks, 2);
   EXPECT_THAT(batch.counts.rows, ElementsAre(2, 1));

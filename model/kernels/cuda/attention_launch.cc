@@ -29,7 +29,6 @@ AttentionPlan PlanAttention(absl::Span<const PlanRow> rows, bool masked) {
     if (recurrent) length = row.L;
     const int64_t count = (row.L + length - 1) / length;
     const bool passes_states = count > 1 && !parallel;
-    if (row.L > kChunkTokens) plan.only_one_tile = false;
     if (recurrent) plan.plain = true;
     if (passes_states) plan.runs.push_back({plan.num_states, static_cast<int32_t>(count)});
     for (int64_t s = 0; s < count; ++s) {

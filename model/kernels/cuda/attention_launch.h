@@ -37,9 +37,7 @@ struct AttentionPlan {
   std::vector<Segment> segments;
   std::vector<StateRun> runs;
   int num_states = 0;  // segments that pass states
-  // What AttentionParams of the same names are for launches that serve this plan alone.
-  bool only_one_tile = true;
-  bool plain = false;
+  bool plain = false;  // AttentionParams::plain for launches that serve this plan alone
 };
 
 // Cuts rows, packed in this order, into segments. O(segments). masked: false for LION-LIT alone.

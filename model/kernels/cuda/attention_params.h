@@ -63,9 +63,8 @@ struct AttentionParams {
   int max_segments = 0;
   int max_runs = 0;
   int max_states = 0;
-  // What no row of any plan that these launches are to serve needs may be left out.
-  bool only_one_tile = false;  // every row has at most kChunkTokens tokens
-  bool plain = true;           // a row may be recurrent
+  // A row of a plan that these launches are to serve may be recurrent; false leaves the plain kernel out.
+  bool plain = true;
   // Where the plain kernel adds up y before it rounds it: (T, H, D). Used in 16-bit types if plain is set, and in
   // kFloat16 with D = 128; not where y is fp32.
   float* plain_y = nullptr;

@@ -139,7 +139,6 @@ std::vector<float> Attend(const Problem& p, const Surplus& surplus = {}, bool y_
   params.max_segments = static_cast<int>(plan.segments.size()) + surplus.segments;
   params.max_runs = static_cast<int>(plan.runs.size()) + surplus.runs;
   params.max_states = plan.num_states + surplus.states;
-  params.only_one_tile = plan.only_one_tile;
   params.plain = plan.plain;
   params.plain_y = plain_y.floats();
   const DeviceValues states = DeviceValues::Poisoned(
