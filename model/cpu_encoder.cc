@@ -135,7 +135,7 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
   return std::unique_ptr<CpuEncoder>(new CpuEncoder(std::move(impl)));
 }
 
-absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
+absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl*) {
   if (rows.size() != results.size()) return absl::InvalidArgumentError("results and rows differ in number");
   const absl::Status status = CheckRows(impl_->options.config, classifies(), rows);
   if (!status.ok()) return status;

@@ -57,7 +57,8 @@ class CpuEncoder : public Encoder {
 
   ~CpuEncoder() override;
 
-  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override;
+  using Encoder::Encode;
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) override;
 
   bool classifies() const;
   int64_t num_labels() const;

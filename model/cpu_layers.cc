@@ -10,6 +10,7 @@
 #include "model/kernels/cpu/rows.h"
 #include "model/linear.h"
 #include "model/weights.h"
+#include "model/window_means.h"
 
 namespace lion {
 namespace {
@@ -313,27 +314,80 @@ void CpuLayers::FeedForward(Activations& a, size_t layer, int64_t first, int64_t
   w.clock.To(StageClock::Stage::kNumStages);
 }
 
+// The rows (n, E) in w.pooled go through the products, one buffer to the other. Returns the last one's (n, width).
+const float* CpuLayers::RunHead(const std::vector<CpuHeadProduct>& head, int64_t n, int64_t* width,
+                                Workspace& w) const {
+  *width = E_;
+  float* in = w.pooled.Get<float>(0);
+  PageBuffer* from = &w.pooled;
+  PageBuffer* to = &w.head;
+  for (const CpuHeadProduct& product : head) {
+    const int64_t out_width = product.linear->out_width();
+    float* out = to->Get<float>((n + Linear::kMaxTileRows) * out_width);
+    product.linear->Run(in, n, [&](int64_t row, int64_t rows, const void* y) {
+      std::memcpy(out + row * out_width, y, rows * out_width * sizeof(float));
+    });
+    *width = out_width;
+    if (product.tanh) {
+      for (int64_t i = 0; i < n * out_width; ++i) out[i] = std::tanh(out[i]);
+    }
+    in = out;
+    std::swap(from, to);
+  }
+  return in;
+}
+
+void CpuLayers::MakeRoom(const Slice& slice) const {
+  const Row& row = *slice.row;
+  if (row.output == RowOutput::kWindows) {
+    slice.result->num_vectors = NumWindows(slice.L, row.window_tokens, row.window_stride);
+    const std::vector<CpuHeadProduct>& head = weights_.pooled_head;
+    slice.result->width = head.empty() ? E_ : head.back().linear->out_width();
+  } else {
+    slice.result->num_vectors = slice.L;
+    slice.result->width = E_;
+  }
+  slice.result->values.resize(slice.result->num_vectors * slice.result->width);
+}
+
+void CpuLayers::FinishVectors(const Activations& a, const Slice& slice, int64_t first, int64_t last,
+                              Workspace& w) const {
+  w.clock.To(StageClock::Stage::kHeads);
+  const Row& row = *slice.row;
+  const float* x = a.x + slice.start * E_;
+  float* values = slice.result->values.data();
+  if (row.output == RowOutput::kTokens) {
+    std::copy(x + first * E_, x + last * E_, values + first * E_);
+  } else {
+    float* scratch = w.sums.Get<float>(WindowMeansScratch(slice.L, E_, row.window_tokens, row.window_stride));
+    for (int64_t start = first; start < last; start += kSpanTokens) {
+      const int64_t n = std::min(kSpanTokens, last - start);
+      float* means = w.pooled.Get<float>((n + Linear::kMaxTileRows) * E_);
+      WindowMeans(x, slice.L, E_, row.window_tokens, row.window_stride, start, start + n, scratch, means);
+      int64_t width = 0;
+      const float* out = RunHead(weights_.pooled_head, n, &width, w);
+      std::copy(out, out + n * width, values + start * width);
+    }
+  }
+  w.clock.To(StageClock::Stage::kNumStages);
+}
+
 // The projections take all rows of the group that want them at once.
 void CpuLayers::Finish(Activations& a, Workspace& w) const {
-  w.clock.To(StageClock::Stage::kHeads);
   std::vector<const Slice*> pooled;
   std::vector<const Slice*> classified;
   for (const Slice& slice : a.slices) {
-    if (slice.row->output == RowOutput::kTokens) {
-      const float* x = a.x + slice.start * E_;
-      slice.result->values.assign(x, x + slice.L * E_);
-      slice.result->num_vectors = slice.L;
-      slice.result->width = E_;
+    if (slice.row->output == RowOutput::kTokens || slice.row->output == RowOutput::kWindows) {
+      MakeRoom(slice);
+      FinishVectors(a, slice, 0, slice.result->num_vectors, w);
     } else {
       (slice.row->output == RowOutput::kLogits ? classified : pooled).push_back(&slice);
     }
   }
-
-  // The rows' vectors go through the products, one buffer to the other.
+  w.clock.To(StageClock::Stage::kHeads);
   auto project = [&](const std::vector<const Slice*>& slices, const std::vector<CpuHeadProduct>& head) {
     if (slices.empty()) return;
     const auto n = static_cast<int64_t>(slices.size());
-    int64_t width = E_;
     float* in = w.pooled.Get<float>((n + Linear::kMaxTileRows) * E_);
     for (int64_t r = 0; r < n; ++r) {
       const float* x = a.x + slices[r]->start * E_;
@@ -343,23 +397,10 @@ void CpuLayers::Finish(Activations& a, Workspace& w) const {
         std::copy(x, x + E_, in + r * E_);
       }
     }
-    PageBuffer* from = &w.pooled;
-    PageBuffer* to = &w.head;
-    for (const CpuHeadProduct& product : head) {
-      const int64_t out_width = product.linear->out_width();
-      float* out = to->Get<float>((n + Linear::kMaxTileRows) * out_width);
-      product.linear->Run(in, n, [&](int64_t row, int64_t rows, const void* y) {
-        std::memcpy(out + row * out_width, y, rows * out_width * sizeof(float));
-      });
-      width = out_width;
-      if (product.tanh) {
-        for (int64_t i = 0; i < n * width; ++i) out[i] = std::tanh(out[i]);
-      }
-      in = out;
-      std::swap(from, to);
-    }
+    int64_t width = 0;
+    const float* out = RunHead(head, n, &width, w);
     for (int64_t r = 0; r < n; ++r) {
-      slices[r]->result->values.assign(in + r * width, in + (r + 1) * width);
+      slices[r]->result->values.assign(out + r * width, out + (r + 1) * width);
       slices[r]->result->num_vectors = 1;
       slices[r]->result->width = width;
     }

@@ -93,6 +93,7 @@ struct Workspace {
   std::vector<float> in_scales;  // int8: of each row of `in` and of `hidden`
   std::vector<float> hidden_scales;
   std::vector<float> row;  // int8: one row of values, the widest there is
+  PageBuffer sums;         // of windows (model/window_means.h)
   PageBuffer pooled;
   PageBuffer head;
 };
@@ -131,10 +132,14 @@ class CpuLayers {
   void FeedForward(Activations& a, size_t layer, int64_t first, int64_t last, float* y, Workspace& w) const;
   // From last hidden states to answers.
   void Finish(Activations& a, Workspace& w) const;
+  // The same for a row of many vectors (kTokens, kWindows) in parts: room for all, then vectors [first, last) of it.
+  void MakeRoom(const Slice& slice) const;
+  void FinishVectors(const Activations& a, const Slice& slice, int64_t first, int64_t last, Workspace& w) const;
 
  private:
   AttentionParams HeadParams(const Activations& a, size_t layer, const Row& row, int64_t first, int64_t L,
                              int64_t head) const;
+  const float* RunHead(const std::vector<CpuHeadProduct>& head, int64_t n, int64_t* width, Workspace& w) const;
   const void* Operand(const float* x, int64_t rows, Workspace& w) const;
   void AddNorm(float* x, const void* product, int64_t rows, const float* scales, const Linear& linear,
                const CpuNorm& norm) const;

@@ -468,12 +468,15 @@ absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options
   return std::unique_ptr<CudaEncoder>(new CudaEncoder(std::move(impl)));
 }
 
-absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
+absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl*) {
   if (rows.size() != results.size()) return absl::InvalidArgumentError("results and rows differ in number");
   if (rows.empty()) return absl::OkStatus();
   LION_RETURN_IF_ERROR(CheckRows(impl_->options().config, classifies(), rows));
   int64_t T = 0;
   for (size_t b = 0; b < rows.size(); ++b) {
+    if (rows[b].output == RowOutput::kWindows) {
+      return absl::InvalidArgumentError(absl::StrCat("rows[", b, "]: windows are not available on CUDA"));
+    }
     const auto L = static_cast<int64_t>(rows[b].ids.size());
     if (max_row_tokens() > 0 && L > max_row_tokens()) {
       return absl::InvalidArgumentError(absl::StrCat("rows[", b, "]: ", L, " tokens, at most ", max_row_tokens(),

@@ -76,9 +76,10 @@ class CudaEncoder : public Encoder {
   // No Encode is under way.
   ~CudaEncoder() override;
 
+  using Encoder::Encode;
   // INVALID_ARGUMENT for a row above max_row_tokens; RESOURCE_EXHAUSTED, naming both numbers, for a batch that needs
   // more device memory than there is.
-  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override;
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) override;
 
   int max_concurrent_batches() const override;
   int64_t max_batch_tokens() const override;

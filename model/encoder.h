@@ -21,8 +21,15 @@ enum class RowOutput {
   kPooledCls,   // (1, W): row 0, then Dense if the model has one; W = ModelInfo::embedding_width. Not normalised.
   kPooledMean,  // (1, W): the mean over the L tokens, then Dense if there is one. Not normalised.
   kTokens,      // (L, E): the last hidden states. Not normalised.
+  kWindows,     // (NumWindows, W): of each window, what kPooledMean makes of a row. Not normalised.
   kLogits,      // (1, labels): classifier(pooler(row 0))
 };
+
+// The windows of kWindows run over all L tokens and start at 0, stride, 2 stride, ...; the last is the first to reach
+// the end and may be shorter. Window w is the tokens [w stride, min(w stride + size, L)). 1 <= stride <= size.
+constexpr int64_t NumWindows(int64_t L, int64_t size, int64_t stride) {
+  return L <= size ? 1 : (L - size + stride - 1) / stride + 1;
+}
 
 // One sequence of a packed batch. Borrowed: the ids must outlive the call.
 struct Row {
@@ -31,6 +38,8 @@ struct Row {
   ComputeMode mode = ComputeMode::kParallel;
   int chunk_tokens = 0;  // C of kChunked; 0 = the device's constant; counts only for kChunked
   RowOutput output = RowOutput::kPooledMean;
+  int64_t window_tokens = 0;  // size of kWindows, at least 1; counts only there
+  int64_t window_stride = 0;  // from 1 to window_tokens; counts only there
 };
 
 // The answer to one row, owned by the caller.
@@ -49,6 +58,20 @@ struct DeviceUsage {
   absl::Duration busy;        // since Create: while at least one batch of this encoder was on the device
 };
 
+// What Encode asks whoever called it, between two steps of a long row (Encoder::max_unstepped_tokens).
+class EncodeControl {
+ public:
+  virtual ~EncodeControl() = default;
+
+  // Called on the thread inside Encode; the device has nothing of that row to do meanwhile where runs_nested_batches().
+  // Work is in tokens over all layers scaled to the row's own: tokens_total is the row's length, and 0 < tokens_done <
+  // tokens_total. In a batch of several long rows each counts for itself, one after the other.
+  // May take its time, and may call Encode of an encoder of that device where runs_nested_batches(), also from other
+  // threads; nested calls have no control of their own. Not OK = Encode stops soon and returns that status; no result
+  // is to be used.
+  virtual absl::Status BetweenSteps(int64_t tokens_done, int64_t tokens_total) = 0;
+};
+
 // One model on one device. A row's values depend on its own ids, mode and chunk_tokens alone: never on the rows beside
 // it, its place among them, or the load (bit for bit).
 class Encoder {
@@ -62,7 +85,26 @@ class Encoder {
   // what"), and every later call says so too. Every other failure concerns this batch alone: INVALID_ARGUMENT a row
   // that breaks what Row states, RESOURCE_EXHAUSTED a batch for which there is no memory, INTERNAL naming the call.
   // rows empty = OK, nothing done. results.size() must equal rows.size().
-  virtual absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) = 0;
+  // control: asked between the steps of long rows, which changes no bit of them. Borrowed; null = nobody is asked.
+  virtual absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) = 0;
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
+    return Encode(rows, results, nullptr);
+  }
+
+  // A longer row runs in steps of a few tens of milliseconds, and gains nothing from company: it had better travel
+  // alone. 0 = no row has steps. Constant.
+  virtual int64_t max_unstepped_tokens() const { return 0; }
+
+  // Whether EncodeControl::BetweenSteps may run other batches meanwhile (the CPU, one at a time). Where it may not,
+  // they run beside the long row: max_concurrent_batches(). Constant.
+  virtual bool runs_nested_batches() const { return false; }
+
+  // The most memory of the device that running this row alone takes beside weights and what is there always: its
+  // activations and its answer. Of ids and type_ids only the lengths are read. 0 = not known. Any thread.
+  virtual int64_t RowBytes(const Row& row) const {
+    (void)row;
+    return 0;
+  }
 
   // As many threads may be inside Encode at once: while one batch computes, another is prepared or answered. Constant.
   virtual int max_concurrent_batches() const { return 1; }

@@ -35,6 +35,12 @@ absl::Status CheckRows(const TextConfig& config, bool classifies, absl::Span<con
       if (id >= config.type_vocab_size) return bad("type id ", id, " is not below ", config.type_vocab_size);
     }
     if (row.output == RowOutput::kLogits && !classifies) return bad("the model has no classifier");
+    if (row.output == RowOutput::kWindows) {
+      if (row.window_tokens < 1) return bad("window_tokens ", row.window_tokens, " is below 1");
+      if (row.window_stride < 1 || row.window_stride > row.window_tokens) {
+        return bad("window_stride ", row.window_stride, " is not from 1 to window_tokens ", row.window_tokens);
+      }
+    }
   }
   return absl::OkStatus();
 }

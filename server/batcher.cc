@@ -257,7 +257,8 @@ void Batcher::Impl::RunBatch(Runner* runner, std::vector<WaitingRow> batch) {
   rows.reserve(batch.size());
   for (const WaitingRow& waiting : batch) {
     const PendingRow& row = *waiting.row;
-    rows.push_back({row.ids, row.type_ids, row.mode, row.chunk_tokens, row.output});
+    rows.push_back(
+        {row.ids, row.type_ids, row.mode, row.chunk_tokens, row.output, row.window_tokens, row.window_stride});
   }
   std::vector<RowAnswer> answers(batch.size());
   std::vector<RowResult> results(batch.size());

@@ -38,6 +38,12 @@ struct PendingRow {
   ComputeMode mode = ComputeMode::kParallel;
   int chunk_tokens = 0;
   RowOutput output = RowOutput::kPooledMean;
+  int64_t window_tokens = 0;  // of kWindows, as Row has them
+  int64_t window_stride = 0;
+  // How far a row that runs in steps has come, in its tokens (EncodeControl::BetweenSteps); after a device was lost it
+  // begins anew. Null = nobody asks. Must not block, throw or call the Batcher. Called on a runner's thread, outside
+  // every lock, never after done.
+  std::function<void(int64_t tokens_done, int64_t tokens_total)> progress;
   absl::Time deadline = absl::InfiniteFuture();
   // Set by the caller's side at any time, from any thread: the row is dropped if it has not left yet. Null = never.
   std::shared_ptr<const std::atomic<bool>> cancelled;

@@ -58,7 +58,8 @@ class FakeEncoder : public Encoder {
   FakeEncoder() : FakeEncoder(Options()) {}
   explicit FakeEncoder(const Options& options) : options_(options) {}
 
-  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override {
+  using Encoder::Encode;
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl*) override {
     if (results.size() != rows.size()) return absl::InvalidArgumentError("results and rows differ in number");
     if (options_.lost_after.has_value() && num_batches_++ >= *options_.lost_after) lost_ = true;
     for (const Row& row : rows) {
@@ -84,8 +85,14 @@ class FakeEncoder : public Encoder {
     result.width = row.output == RowOutput::kTokens   ? options_.hidden_width
                    : row.output == RowOutput::kLogits ? options_.num_labels
                                                       : options_.embedding_width;
-    result.num_vectors = row.output == RowOutput::kTokens ? L : 1;
+    result.num_vectors = row.output == RowOutput::kTokens    ? L
+                         : row.output == RowOutput::kWindows ? NumWindows(L, row.window_tokens, row.window_stride)
+                                                             : 1;
     result.values.assign(result.num_vectors * result.width, 0.0f);
+    if (row.output == RowOutput::kWindows) {
+      AddWindows(row, &result);
+      return result;
+    }
     for (int64_t t = 0; t < L; ++t) {
       const uint32_t type = row.type_ids.empty() ? 0 : row.type_ids[t];
       for (int64_t e = 0; e < result.width; ++e) {
@@ -112,6 +119,19 @@ class FakeEncoder : public Encoder {
     }
     return false;
   }
+  static void AddWindows(const Row& row, RowResult* result) {
+    const int64_t L = row.ids.size();
+    for (int64_t w = 0; w < result->num_vectors; ++w) {
+      const int64_t first = w * row.window_stride;
+      const int64_t last = std::min(first + row.window_tokens, L);
+      for (int64_t t = first; t < last; ++t) {
+        const uint32_t type = row.type_ids.empty() ? 0 : row.type_ids[t];
+        for (int64_t e = 0; e < result->width; ++e) {
+          result->values[w * result->width + e] += Value(row.ids[t], type, e) / static_cast<float>(last - first);
+        }
+      }
+    }
+  }
   static float Value(uint32_t id, uint32_t type, int64_t e) {
     return static_cast<float>((id * 31 + type * 17 + static_cast<uint32_t>(e) * 7 + 1) % 97) / 97.0f - 0.4f;
   }
@@ -137,7 +157,8 @@ class PuppetEncoder : public Encoder {
   PuppetEncoder() : PuppetEncoder(FakeEncoder::Options()) {}
   explicit PuppetEncoder(const FakeEncoder::Options& options) : fake_(options) {}
 
-  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) override {
+  using Encoder::Encode;
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl*) override {
     Batch batch;
     for (const Row& row : rows) {
       batch.rows.push_back({{row.ids.begin(), row.ids.end()},

@@ -305,6 +305,53 @@ TEST(CpuEncoderTest, PoolsAndProjects) {
   EXPECT_EQ(projected[1].width, 24);
 }
 
+TEST_P(BitsTest, WindowsAreTheMeansOfTheirTokens) {
+  if (RefusedHere(GetParam())) return;
+  RandomModelOptions options;
+  options.dense_width = 24;
+  const RandomModel directory(options);
+  RandomModelOptions plain_options = options;
+  plain_options.dense_width = 0;
+  const RandomModel plain_directory(plain_options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool, GetParam());
+  const std::unique_ptr<Model> plain = Load(plain_directory, &pool, GetParam());
+  ASSERT_NE(model, nullptr);
+  ASSERT_NE(plain, nullptr);
+  const int64_t E = options.hidden_width;
+  const std::vector<uint32_t> companion = RandomIds(33, options.vocab_size, 4);
+  // In a group, and as a row that is cut into spans; more windows than a product takes at once.
+  for (int64_t L : {100, 1500}) {
+    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
+    for (const auto& [size, stride] : {std::pair<int64_t, int64_t>{64, 32}, {50, 50}, {7, 2}, {5000, 1}}) {
+      Row row{ids, {}, ComputeMode::kChunked, 0, RowOutput::kWindows, size, stride};
+      const int64_t n = NumWindows(L, size, stride);
+      const RowResult windows = Encode(*plain, {row}).front();
+      ASSERT_EQ(windows.num_vectors, n);
+      ASSERT_EQ(windows.width, E);
+      const RowResult tokens = Encode(*plain, {{ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens}}).front();
+      for (int64_t w = 0; w < n; ++w) {
+        const int64_t last = std::min(w * stride + size, L);
+        for (int64_t e = 0; e < E; ++e) {
+          double mean = 0;
+          for (int64_t t = w * stride; t < last; ++t) mean += tokens.values[t * E + e];
+          mean /= static_cast<double>(last - w * stride);
+          ASSERT_NEAR(windows.values[w * E + e], mean, 1e-5) << L << " " << w;
+        }
+      }
+      // Dense behind them; the same bits in company; a window as long as the row is its mean.
+      const RowResult projected = Encode(*model, {row}).front();
+      ASSERT_EQ(projected.num_vectors, n);
+      ASSERT_EQ(projected.width, 24);
+      ASSERT_EQ(Encode(*model, {{companion, {}}, row})[1].values, projected.values);
+      if (size >= L) {
+        ASSERT_EQ(Encode(*model, {{ids, {}, ComputeMode::kChunked, 0, RowOutput::kPooledMean}}).front().values,
+                  projected.values);
+      }
+    }
+  }
+}
+
 TEST(CpuEncoderTest, RefusesRowsThatBreakTheContract) {
   RandomModelOptions options = OptionsFor(Variant::kLit, true);
   options.max_positions = 20;
@@ -327,6 +374,9 @@ TEST(CpuEncoderTest, RefusesRowsThatBreakTheContract) {
       {Row{ids, bad_types}, "type id 2 is not below 2"},
       {Row{ids, {}, ComputeMode::kChunked, 129}, "chunk_tokens 129 is not from 0 to 128"},
       {Row{ids, {}, ComputeMode::kParallel, 0, RowOutput::kLogits}, "the model has no classifier"},
+      {Row{ids, {}, ComputeMode::kParallel, 0, RowOutput::kWindows}, "window_tokens 0 is below 1"},
+      {Row{ids, {}, ComputeMode::kParallel, 0, RowOutput::kWindows, 4, 5},
+       "window_stride 5 is not from 1 to window_tokens 4"},
   };
   for (const auto& [row, message] : cases) {
     RowResult result;

@@ -18,7 +18,7 @@ namespace {
 // Remembers the batch that it is given; of several, the last.
 class RecordingEncoder : public Encoder {
  public:
-  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult>) override {
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult>, EncodeControl*) override {
     absl::MutexLock lock(&mu_);
     ++num_batches;
     num_tokens = 0;
