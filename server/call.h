@@ -67,6 +67,10 @@ class Call : public std::enable_shared_from_this<Call> {
   // already. Any thread, also before Start.
   void Cut();
 
+  // The answer of a stream to a message that failed like this; the stream goes on. nullopt = it ends there with status.
+  // By default lion.v1's (ErrorResponse).
+  virtual std::optional<grpc::ByteBuffer> ErrorAnswer(const absl::Status& status) const;
+
   // The index of the model reached so far, or Metrics::kUnknownModel. Any thread.
   int model() const { return model_; }
 
@@ -74,6 +78,8 @@ class Call : public std::enable_shared_from_this<Call> {
   // The one-shot: calls done unless somebody was first.
   void Finish(CallResult result);
   void Fail(absl::Status status);
+  // Fail's status with the fields named as the call's own wire names them. By default lion.v1's names, as they come.
+  virtual absl::Status Reword(absl::Status status) const { return status; }
   bool finished() const { return finished_.load(std::memory_order_acquire); }
 
   const ServiceContext& context() const { return *context_; }
@@ -88,6 +94,18 @@ class Call : public std::enable_shared_from_this<Call> {
   const Options options_;
   std::atomic<bool> finished_ = false;
   std::function<void(CallResult)> done_;  // touched by whoever set finished_
+};
+
+// What an RPC runs for each of its messages. A CallKind alone stands for lion.v1's own.
+struct CallType {
+  using Make = std::shared_ptr<Call> (*)(const ServiceContext* context, Call::Options options,
+                                         const grpc::ByteBuffer& request, std::function<void(CallResult)> done);
+
+  CallType(CallKind call_kind, Make make_call = &Call::Create)  // NOLINT(google-explicit-constructor)
+      : kind(call_kind), make(make_call) {}
+
+  CallKind kind;
+  Make make;  // never null
 };
 
 // The answer to a message of a stream that a unary call would refuse. kind is kEmbed or kClassify; model may be

@@ -28,10 +28,10 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
                             public InFlightCall,
                             public std::enable_shared_from_this<StreamReactor> {
  public:
-  StreamReactor(const ServiceContext* context, Rpc rpc, CallKind kind, grpc::CallbackServerContext* rpc_context)
+  StreamReactor(const ServiceContext* context, Rpc rpc, CallType type, grpc::CallbackServerContext* rpc_context)
       : context_(context),
         rpc_(rpc),
-        kind_(kind),
+        type_(type),
         started_(context->clock->Now()),
         deadline_(DeadlineOf(*rpc_context)) {}
 
@@ -124,12 +124,12 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   std::shared_ptr<Call> Take() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     auto slot = std::make_shared<Slot>();
     Call::Options options;
-    options.kind = kind_;
+    options.kind = type_.kind;
     options.started = context_->clock->Now();
     options.deadline = deadline_;
     options.cancelled = slot->cancelled;
     options.on_wait = [self = shared_from_this()](bool waits) { self->OnWait(waits); };
-    slot->call = Call::Create(
+    slot->call = type_.make(
         context_, std::move(options), read_buffer_,
         [self = shared_from_this(), slot](CallResult result) { self->OnAnswer(slot.get(), std::move(result)); });
     read_buffer_.Clear();
@@ -144,14 +144,17 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   }
 
   void OnAnswer(Slot* slot, CallResult result) {
-    if (!EndsStream(result) && !result.status.ok()) {
-      result.response = ErrorResponse(*context_, kind_, result.model, result.status);
+    bool ends = EndsStream(result);
+    if (!ends && !result.status.ok()) {
+      std::optional<grpc::ByteBuffer> error = slot->call->ErrorAnswer(result.status);
+      ends = !error.has_value();
+      if (!ends) result.response = *std::move(error);
     }
     absl::MutexLock lock(&mu_);
     NoteModel();
     slot->done = true;
     if (slot->dropped) return;
-    if (EndsStream(result)) {
+    if (ends) {
       slot->end = std::move(result.status);
       // What was read after it is not answered, and nothing more is read.
       if (!end_.has_value()) end_ = slot->end;
@@ -235,7 +238,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
 
   const ServiceContext* const context_;
   const Rpc rpc_;
-  const CallKind kind_;
+  const CallType type_;
   const absl::Time started_;
   const absl::Time deadline_;
 
@@ -259,9 +262,9 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
 }  // namespace
 
 grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* HandleStream(const ServiceContext* context, Rpc rpc,
-                                                                          CallKind kind,
+                                                                          CallType type,
                                                                           grpc::CallbackServerContext* rpc_context) {
-  auto reactor = std::make_shared<StreamReactor>(context, rpc, kind, rpc_context);
+  auto reactor = std::make_shared<StreamReactor>(context, rpc, type, rpc_context);
   reactor->Start(*rpc_context);
   return reactor.get();
 }

@@ -29,16 +29,16 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
         started_(context->clock->Now()),
         deadline_(DeadlineOf(*rpc_context)) {}
 
-  void Start(CallKind kind, const grpc::ByteBuffer& request) {
+  void Start(const CallType& type, const grpc::ByteBuffer& request) {
     self_ = shared_from_this();
     context_->metrics->RpcStarted(rpc_);
     Call::Options options;
-    options.kind = kind;
+    options.kind = type.kind;
     options.started = started_;
     options.deadline = deadline_;
     options.cancelled = cancelled_;
-    call_ = Call::Create(context_, std::move(options), request,
-                         [self = self_](CallResult result) { self->Complete(std::move(result)); });
+    call_ = type.make(context_, std::move(options), request,
+                      [self = self_](CallResult result) { self->Complete(std::move(result)); });
     // From here on Cut may come.
     if (absl::Status status = Admit(*context_, *rpc_context_, self_); !status.ok()) {
       call_.reset();
@@ -101,12 +101,12 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
 
 }  // namespace
 
-grpc::ServerUnaryReactor* HandleUnary(const ServiceContext* context, Rpc rpc, CallKind kind,
+grpc::ServerUnaryReactor* HandleUnary(const ServiceContext* context, Rpc rpc, CallType type,
                                       grpc::CallbackServerContext* rpc_context, const grpc::ByteBuffer* request,
                                       grpc::ByteBuffer* response) {
   // Not shared_from_this'd before make_shared has ended: hence two steps.
   auto reactor = std::make_shared<UnaryReactor>(context, rpc, rpc_context, response);
-  reactor->Start(kind, *request);
+  reactor->Start(type, *request);
   return reactor.get();
 }
 

@@ -17,7 +17,7 @@ namespace lion {
 
 // What a raw callback handler returns. response is filled before Finish; the reactor lives until OnDone. context is
 // borrowed and outlives it.
-grpc::ServerUnaryReactor* HandleUnary(const ServiceContext* context, Rpc rpc, CallKind kind,
+grpc::ServerUnaryReactor* HandleUnary(const ServiceContext* context, Rpc rpc, CallType type,
                                       grpc::CallbackServerContext* rpc_context, const grpc::ByteBuffer* request,
                                       grpc::ByteBuffer* response);
 
