@@ -4,20 +4,22 @@
 #include "server/admission.h"
 
 #include <chrono>
-#include <optional>
-
-#include "absl/strings/string_view.h"
 
 namespace lion {
 
 absl::Status Admit(const ServiceContext& context, const grpc::CallbackServerContext& rpc,
                    const std::shared_ptr<InFlightCall>& call) {
+  std::optional<absl::string_view> authorization;
+  const auto& metadata = rpc.client_metadata();
+  if (const auto it = metadata.find("authorization"); it != metadata.end()) {
+    authorization = absl::string_view(it->second.data(), it->second.size());
+  }
+  return Admit(context, authorization, call);
+}
+
+absl::Status Admit(const ServiceContext& context, std::optional<absl::string_view> authorization,
+                   const std::shared_ptr<InFlightCall>& call) {
   if (context.api_keys != nullptr) {
-    std::optional<absl::string_view> authorization;
-    const auto& metadata = rpc.client_metadata();
-    if (const auto it = metadata.find("authorization"); it != metadata.end()) {
-      authorization = absl::string_view(it->second.data(), it->second.size());
-    }
     if (absl::Status status = context.api_keys->Check(authorization); !status.ok()) {
       context.metrics->Rejected(RejectReason::kUnauthenticated);
       return status;

@@ -7,8 +7,10 @@
 // What every handler asks before anything else: may this caller call, and is the server open?
 
 #include <memory>
+#include <optional>
 
 #include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "grpcpp/server_context.h"
 #include "server/gate.h"
@@ -19,6 +21,9 @@ namespace lion {
 // OK: call is inside the gate and must leave it. UNAUTHENTICATED or UNAVAILABLE: it is not, and lion_rejected_total has
 // counted it (a server that still loads is no rejection).
 absl::Status Admit(const ServiceContext& context, const grpc::CallbackServerContext& rpc,
+                   const std::shared_ptr<InFlightCall>& call);
+// The same for what comes by another way than gRPC; authorization is that header, nullopt if none came.
+absl::Status Admit(const ServiceContext& context, std::optional<absl::string_view> authorization,
                    const std::shared_ptr<InFlightCall>& call);
 
 // The RPC's deadline; InfiniteFuture if the caller set none.

@@ -24,7 +24,17 @@
 
 namespace lion {
 
-enum class Rpc { kEmbed, kEmbedStream, kClassify, kClassifyStream, kTokenize, kListModels };
+enum class Rpc {
+  kEmbed,
+  kEmbedStream,
+  kClassify,
+  kClassifyStream,
+  kTokenize,
+  kListModels,
+  kHttpEmbeddings,
+  kHttpClassify,
+  kHttpModels
+};
 enum class DropReason { kCancelled, kDeadline, kDrain };                                  // rows
 enum class RejectReason { kQueueFull, kDeadline, kMemory, kDraining, kUnauthenticated };  // calls
 
