@@ -148,8 +148,8 @@ TEXT_WITH_HEADER = ("*.h", "*.cc", "*.cu", "*.cuh", "*.py", "*.rs", "*.proto", "
 HEADER = re.compile(r"(?:#!.*\n)?(?://|#) Copyright \d{4} The LION Serve Authors\n(?://|#) SPDX-License-Identifier: Apache-2\.0\n")
 
 
-# proto/grpc holds the gRPC project's own files, under their header.
-@rule(*TEXT_WITH_HEADER, exceptions=("proto/grpc/*",))
+# These hold others' wires, under their headers.
+@rule(*TEXT_WITH_HEADER, exceptions=("proto/grpc/*", "proto/tei/*", "proto/inference/*"))
 def licence_header(path, text):
     if not HEADER.match(text):
         yield 1, "does not open with the two licence lines (copy them from another file)"
