@@ -4,6 +4,7 @@
 #include "model/cpu_encoder.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <functional>
 #include <string>
@@ -23,11 +24,64 @@ namespace lion {
 namespace {
 
 constexpr int64_t kMinGroupTokens = 64;  // smaller groups waste more of a product's tile than a second worker gains
-// A longer row is shared by all workers, however much else there is: nothing should wait so long for one worker.
-constexpr int64_t kMaxOwnTokens = 8192;
 
-// Calls fn(worker, i) for i in [0, n): inline on one worker, or on all of them.
-using Executor = std::function<void(int n, const std::function<void(int worker, int i)>&)>;
+using Time = std::chrono::steady_clock;
+
+// The length of a step: what a short row waits at most while a long one runs, beside the last span of each worker.
+constexpr std::chrono::milliseconds kStepTime(15);
+
+// Calls fn(worker, i) for i in [0, n), n pieces of `work` each. Not OK = not all were called, and nothing more is to
+// be.
+using Executor = std::function<absl::Status(int n, double work, const std::function<void(int worker, int i)>& fn)>;
+
+// Everything on one worker.
+Executor OnWorker(int worker) {
+  return [worker](int n, double, const std::function<void(int, int)>& fn) {
+    for (int i = 0; i < n; ++i) fn(worker, i);
+    return absl::OkStatus();
+  };
+}
+
+// All workers, in steps of kStepTime with a question to control between them.
+class Steps {
+ public:
+  // total_work: of all Run calls together, which are a row of L tokens. control: null = nobody is asked.
+  Steps(ComputePool* pool, EncodeControl* control, int64_t L, double total_work)
+      : pool_(pool), control_(control), L_(L), total_work_(total_work) {}
+
+  absl::Status Run(int n, double work, const std::function<void(int worker, int i)>& fn) {
+    if (control_ == nullptr) return pool_->Run(n, fn);
+    for (int first = 0; first < n;) {
+      // Each worker takes one piece after the other until the step's time is over, and the step takes at least one.
+      std::atomic<int> next = first;
+      const absl::Status status = pool_->Run(std::min(pool_->num_threads(), n - first), [&](int worker, int) {
+        while (next.load() == first || Time::now() < step_ends_) {
+          const int i = next.fetch_add(1);
+          if (i >= n) return;
+          fn(worker, i);
+        }
+      });
+      if (!status.ok()) return status;
+      const int last = std::min(next.load(), n);
+      work_done_ += work * (last - first);
+      first = last;
+      if (Time::now() < step_ends_) continue;
+      const auto done = static_cast<int64_t>(static_cast<double>(L_) * work_done_ / total_work_);
+      const absl::Status go_on = control_->BetweenSteps(std::clamp<int64_t>(done, 1, L_ - 1), L_);
+      if (!go_on.ok()) return go_on;
+      step_ends_ = Time::now() + kStepTime;
+    }
+    return absl::OkStatus();
+  }
+
+ private:
+  ComputePool* pool_;
+  EncodeControl* control_;
+  int64_t L_;
+  double total_work_;
+  double work_done_ = 0;
+  Time::time_point step_ends_ = Time::now() + kStepTime;
+};
 
 }  // namespace
 
@@ -35,15 +89,23 @@ struct CpuEncoder::Impl {
   Options options;
   CpuWeights weights;
   std::unique_ptr<CpuLayers> layers;
-  std::vector<Workspace> workspaces;  // one a worker
+  // One a worker. Nothing in them outlives a step, so a nested Encode uses them too.
+  std::vector<Workspace> workspaces;
+  std::atomic<int> num_encodes = 0;  // one inside another
+
+  // A token's products in the two halves of a layer, in multiply-adds over E: what work is counted in.
+  double ProjectWork() const { return 3.0 * options.config.hidden_width; }
+  double RestWork() const {
+    return static_cast<double>(options.config.hidden_width) + 2.0 * options.config.feed_forward_width;
+  }
 
   void EncodeGroup(std::vector<Slice> slices, Workspace& w) const;
-  void EncodeLongRow(const Slice& slice, Activations& a, const Executor& run);
+  absl::Status EncodeLongRow(const Slice& slice, Activations& a, const Executor& run);
 };
 
 void CpuEncoder::Impl::EncodeGroup(std::vector<Slice> slices, Workspace& w) const {
   Activations& a = w.group;
-  layers->Prepare(std::move(slices), /*whole_rows=*/false, a);
+  layers->Prepare(std::move(slices), CpuLayers::Room::kGroup, a);
   layers->Embed(a, 0, a.T, w);
   for (size_t n = 0; n < weights.layers.size(); ++n) {
     layers->Project(a, n, 0, a.T, w);
@@ -53,37 +115,45 @@ void CpuEncoder::Impl::EncodeGroup(std::vector<Slice> slices, Workspace& w) cons
   layers->Finish(a, w);
 }
 
-void CpuEncoder::Impl::EncodeLongRow(const Slice& slice, Activations& a, const Executor& run) {
+absl::Status CpuEncoder::Impl::EncodeLongRow(const Slice& slice, Activations& a, const Executor& run) {
   const bool by_head = slice.row->mode == ComputeMode::kParallel;
-  layers->Prepare({slice}, by_head, a);
+  const bool lean = slice.row->mode == ComputeMode::kRecurrent;
+  layers->Prepare({slice}, CpuLayers::RoomFor(*slice.row), a);
   const int64_t span = layers->SpanTokens(*slice.row);
   const auto num_spans = static_cast<int>((a.T + span - 1) / span);
   std::vector<SpanStates> states(by_head ? 0 : num_spans);
-  auto for_spans = [&](const std::function<void(int i, int64_t first, int64_t last, Workspace& w)>& fn) {
-    run(num_spans, [&](int worker, int i) {
-      fn(i, i * span, std::min(a.T, (i + 1) * span), workspaces[worker]);
-      workspaces[worker].clock.To(StageClock::Stage::kNumStages);
-    });
-  };
   const auto H = static_cast<int>(options.config.num_heads);
   const size_t num_layers = weights.layers.size();
+  absl::Status status;
   for (size_t n = 0; n <= num_layers; ++n) {
     // The end of a layer and the beginning of the next, while the span is in the caches.
-    for_spans([&](int i, int64_t first, int64_t last, Workspace& w) {
-      if (n == 0) {
-        layers->Embed(a, first, last, w);
-      } else if (by_head) {
+    const double work = (n > 0 ? RestWork() : 0) + (n < num_layers ? ProjectWork() : 0);
+    status = run(num_spans, work * static_cast<double>(span), [&](int worker, int i) {
+      Workspace& w = workspaces[worker];
+      const int64_t first = i * span;
+      const int64_t last = std::min(a.T, first + span);
+      // In the recurrent form q, k and v live as long as the span's turn, and are made twice.
+      Activations& s = lean ? w.span : a;
+      const int64_t s_first = lean ? 0 : first;
+      const int64_t s_last = lean ? last - first : last;
+      if (n == 0) layers->Embed(a, first, last, w);
+      if (lean) layers->ViewSpan(a, first, last, s);
+      if (n > 0 && by_head) {
         layers->FeedForward(a, n - 1, first, last, a.y + first * options.config.hidden_width, w);
-      } else {
-        layers->Attend(a, n - 1, first, last, &states[i], w);
-        layers->FeedForward(a, n - 1, first, last, w.y.Get<float>(0), w);
+      } else if (n > 0) {
+        if (lean) layers->Project(s, n - 1, s_first, s_last, w);
+        layers->Attend(s, n - 1, s_first, s_last, &states[i], w);
+        layers->FeedForward(s, n - 1, s_first, s_last, w.y.Get<float>(0), w);
       }
-      if (n == num_layers) return;
-      layers->Project(a, n, first, last, w);
-      if (!by_head) layers->Summarize(a, n, first, last, states[i], w);
+      if (n < num_layers) {
+        layers->Project(s, n, s_first, s_last, w);
+        if (!by_head) layers->Summarize(s, n, s_first, s_last, states[i], w);
+      }
+      w.clock.To(StageClock::Stage::kNumStages);
     });
+    if (!status.ok()) return status;
     if (n == num_layers) break;
-    run(H, [&](int worker, int h) {
+    status = run(H, /*work=*/0, [&](int worker, int h) {
       workspaces[worker].clock.To(StageClock::Stage::kAttention);
       if (by_head) {
         layers->AttendWholeRow(a, n, h, workspaces[worker]);
@@ -92,8 +162,17 @@ void CpuEncoder::Impl::EncodeLongRow(const Slice& slice, Activations& a, const E
       }
       workspaces[worker].clock.To(StageClock::Stage::kNumStages);
     });
+    if (!status.ok()) return status;
   }
-  run(1, [&](int worker, int) { layers->Finish(a, workspaces[worker]); });
+  if (slice.row->output != RowOutput::kTokens && slice.row->output != RowOutput::kWindows) {
+    return run(1, /*work=*/0, [&](int worker, int) { layers->Finish(a, workspaces[worker]); });
+  }
+  layers->MakeRoom(slice);
+  const int64_t vectors = slice.result->num_vectors;
+  const int64_t part = CpuLayers::FinishPart(*slice.row);
+  return run(static_cast<int>((vectors + part - 1) / part), /*work=*/0, [&](int worker, int i) {
+    layers->FinishVectors(a, a.slices.front(), i * part, std::min(vectors, (i + 1) * part), workspaces[worker]);
+  });
 }
 
 CpuEncoder::CpuEncoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
@@ -135,7 +214,7 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
   return std::unique_ptr<CpuEncoder>(new CpuEncoder(std::move(impl)));
 }
 
-absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl*) {
+absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) {
   if (rows.size() != results.size()) return absl::InvalidArgumentError("results and rows differ in number");
   const absl::Status status = CheckRows(impl_->options.config, classifies(), rows);
   if (!status.ok()) return status;
@@ -153,7 +232,7 @@ absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult
     if (slice.L <= CpuLayers::kSpanTokens) {
       packed.push_back(slice);
       packed_tokens += slice.L;
-    } else if (slice.L <= kMaxOwnTokens && total >= 2 * threads * slice.L) {
+    } else if (slice.L <= kMaxUnsteppedTokens && total >= 2 * threads * slice.L) {
       tasks.push_back({slice});
     } else {
       shared.push_back(slice);
@@ -175,31 +254,40 @@ absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult
     open_tokens += slice.L;
   }
 
-  for (Workspace& w : impl_->workspaces) w.clock.Start(impl_->options.stage_times != nullptr);
+  // The benchmarks' clocks go on through a nested batch, whose time counts with the rest.
+  const bool outermost = impl_->num_encodes.fetch_add(1) == 0;
+  for (Workspace& w : impl_->workspaces) {
+    if (outermost) w.clock.Start(impl_->options.stage_times != nullptr);
+  }
   absl::Status result = pool->Run(static_cast<int>(tasks.size()), [&](int worker, int i) {
     Workspace& w = impl_->workspaces[worker];
     if (tasks[i].front().L <= CpuLayers::kSpanTokens) return impl_->EncodeGroup(std::move(tasks[i]), w);
-    impl_->EncodeLongRow(tasks[i].front(), w.group, [worker](int n, const std::function<void(int, int)>& fn) {
-      for (int j = 0; j < n; ++j) fn(worker, j);
-    });
+    impl_->EncodeLongRow(tasks[i].front(), w.group, OnWorker(worker)).IgnoreError();  // it has no error of its own
   });
   for (const Slice& slice : shared) {
-    if (!result.ok()) return result;
+    if (!result.ok()) break;
+    const double work = static_cast<double>(impl_->weights.layers.size()) * static_cast<double>(slice.L) *
+                        (impl_->ProjectWork() + impl_->RestWork());
+    Steps steps(pool, slice.L > kMaxUnsteppedTokens ? control : nullptr, slice.L, work);
     Activations a;  // freed after its row: a long one should not be paid for by those that follow
     const absl::Status caught = Caught([&] {
-      impl_->EncodeLongRow(slice, a, [pool, &result](int n, const std::function<void(int, int)>& fn) {
-        if (result.ok()) result = pool->Run(n, fn);
+      result = impl_->EncodeLongRow(slice, a, [&steps](int n, double piece, const std::function<void(int, int)>& fn) {
+        return steps.Run(n, piece, fn);
       });
     });
     if (result.ok()) result = caught;
   }
-  if (CpuStageTimes* times = impl_->options.stage_times; times != nullptr) {
+  impl_->num_encodes.fetch_sub(1);
+  if (CpuStageTimes* times = impl_->options.stage_times; times != nullptr && outermost) {
     for (const Workspace& w : impl_->workspaces) {
       for (int i = 0; i < CpuStageTimes::kNumStages; ++i) times->seconds[i] += w.clock.times().seconds[i];
     }
   }
   return result;
 }
+
+int64_t CpuEncoder::max_unstepped_tokens() const { return kMaxUnsteppedTokens; }
+int64_t CpuEncoder::RowBytes(const Row& row) const { return impl_->layers->RowBytes(row, impl_->workspaces.size()); }
 
 bool CpuEncoder::classifies() const { return !impl_->weights.classified_head.empty(); }
 int64_t CpuEncoder::num_labels() const {
@@ -233,7 +321,7 @@ int CpuEncoder::MeasureCrossover() {
                 row.ids = ids;
                 RowResult unused_result;
                 Activations a;
-                impl_->layers->Prepare({Slice{0, L, &row, &unused_result}}, /*whole_rows=*/true, a);
+                impl_->layers->Prepare({Slice{0, L, &row, &unused_result}}, CpuLayers::Room::kParallel, a);
                 if (a.log_a != nullptr) std::fill(a.log_a, a.log_a + a.stride, -0.01f);
                 auto seconds = [&](ComputeMode mode) {
                   row.mode = mode;

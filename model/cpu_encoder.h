@@ -18,8 +18,23 @@
 // x stays fp32 between the products, whose operands are of the model's dtype; gates, decays, states, LayerNorm and the
 // heads (Dense, pooler, classifier) are fp32 always.
 // A row's bits depend on the row alone: products run in tiles that agree (model/linear.h), everything else works on one
-// row, and where a row is cut depends on its chunk alone. Memory of a batch: buffers of about 1,000 tokens a worker,
-// plus for a long row L (E 4 + 3 E s + 4 H) bytes, s = 4 or 2, and 8 H D^2 bytes a span: linear in L in all forms.
+// row, and where a row is cut depends on its chunk alone.
+//
+// Steps. A row above kMaxUnsteppedTokens is always shared by all workers and runs in steps of about 15 ms: a step ends
+// between two spans (or heads, in the parallel form), wherever the time is over, and the row's bits know nothing of it.
+// Between steps the workers have nothing to do and nothing of the row is in their workspaces: EncodeControl may run
+// other batches there, on this encoder or another over the same pool, and long rows among them.
+//
+// Memory of a batch: buffers of about 1,000 tokens a worker, which stay, and for each row above kSpanTokens while it
+// runs (s = 4 bytes in float32, else 2; n = ceil(L / 512) spans, about; W = D padded to 16):
+//
+//   chunked     L (4 E + 3 s E + 4 H)         x; q, k, v; gates (LION-S)    + n 4 H (2 D W + 1)     states
+//   parallel    L (4 E + 3 s E + 4 H + 4 E)   and y
+//   recurrent   L 4 E                         x                             + n 4 H (2 D W + 1)
+//
+// and its answer. The recurrent form keeps no q, k and v: each span makes them twice, once for what it adds to the
+// states and once for its outputs, which is a quarter more of the products' work (at FF = 4 E) for a third to a half of
+// the memory. RowBytes() is that formula.
 
 #include <memory>
 #include <string>
@@ -42,6 +57,9 @@ class CpuEncoder : public Encoder {
   static constexpr int kTileChunkTokens = 64;
   static constexpr int kChunkTokens = 32;
 
+  // A longer row is shared by all workers, however much else there is, and runs in steps: nothing should wait so long.
+  static constexpr int64_t kMaxUnsteppedTokens = 4096;
+
   struct Options {
     TextConfig config;
     PipelineConfig pipeline;
@@ -59,6 +77,9 @@ class CpuEncoder : public Encoder {
 
   using Encoder::Encode;
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) override;
+  int64_t max_unstepped_tokens() const override;
+  bool runs_nested_batches() const override { return true; }
+  int64_t RowBytes(const Row& row) const override;
 
   bool classifies() const;
   int64_t num_labels() const;

@@ -68,21 +68,67 @@ CpuLayers::CpuLayers(const TextConfig* config, const CpuWeights* weights, DType 
       D_(config->head_width),
       FF_(config->feed_forward_width) {}
 
-void CpuLayers::Prepare(std::vector<Slice> slices, bool whole_rows, Activations& a) const {
+CpuLayers::Room CpuLayers::RoomFor(const Row& row) {
+  return row.mode == ComputeMode::kParallel    ? Room::kParallel
+         : row.mode == ComputeMode::kRecurrent ? Room::kLean
+                                               : Room::kGroup;
+}
+
+int64_t CpuLayers::HeadStride(int64_t T) {
+  // An odd number of cache lines between two heads, so that they do not all fall into one set; and a block of tokens
+  // past the end, which kernels may read and drop.
+  return (T + 15) / 16 * 16 + 17;
+}
+
+void CpuLayers::MakeHeads(Activations& a) const {
+  a.stride = HeadStride(a.T);
+  a.qkv = wide_ ? static_cast<void*>(a.buffers[1].Get<float>((3 * H_ * a.stride + kAttentionBlock) * D_))
+                : static_cast<void*>(a.buffers[1].Get<uint16_t>((3 * H_ * a.stride + kAttentionBlock) * D_));
+  a.log_a = config_.variant == Variant::kS ? a.buffers[2].Get<float>(H_ * a.stride) : nullptr;
+}
+
+void CpuLayers::Prepare(std::vector<Slice> slices, Room room, Activations& a) const {
   a.slices = std::move(slices);
   a.T = 0;
   for (Slice& slice : a.slices) {
     slice.start = a.T;
     a.T += slice.L;
   }
-  // An odd number of cache lines between two heads, so that they do not all fall into one set; and a block of tokens
-  // past the end, which kernels may read and drop.
-  a.stride = (a.T + 15) / 16 * 16 + 17;
   a.x = a.buffers[0].Get<float>((a.T + Linear::kMaxTileRows) * E_);
-  a.qkv = wide_ ? static_cast<void*>(a.buffers[1].Get<float>((3 * H_ * a.stride + kAttentionBlock) * D_))
-                : static_cast<void*>(a.buffers[1].Get<uint16_t>((3 * H_ * a.stride + kAttentionBlock) * D_));
-  a.log_a = config_.variant == Variant::kS ? a.buffers[2].Get<float>(H_ * a.stride) : nullptr;
-  a.y = whole_rows ? a.buffers[3].Get<float>((a.T + Linear::kMaxTileRows) * E_) : nullptr;
+  if (room != Room::kLean) MakeHeads(a);
+  a.y = room == Room::kParallel ? a.buffers[3].Get<float>((a.T + Linear::kMaxTileRows) * E_) : nullptr;
+}
+
+void CpuLayers::ViewSpan(const Activations& a, int64_t first, int64_t last, Activations& span) const {
+  span.slices = a.slices;
+  span.T = last - first;
+  span.x = a.x + first * E_;
+  span.y = nullptr;
+  MakeHeads(span);
+}
+
+int64_t CpuLayers::RowBytes(const Row& row, int64_t num_workers) const {
+  const auto L = static_cast<int64_t>(row.ids.size());
+  const std::vector<CpuHeadProduct>& head = weights_.pooled_head;
+  const int64_t width = head.empty() ? E_ : head.back().linear->out_width();
+  int64_t bytes = 0;
+  if (row.output == RowOutput::kTokens) bytes += L * E_ * 4;
+  if (row.output == RowOutput::kWindows) {
+    bytes += NumWindows(L, row.window_tokens, row.window_stride) * width * 4;
+    bytes += num_workers * WindowMeansScratch(L, E_, row.window_tokens, row.window_stride) * 4;
+  }
+  if (L <= kSpanTokens) return bytes;  // in the workers' own buffers
+  const Room room = RoomFor(row);
+  const int64_t x = (L + Linear::kMaxTileRows) * E_ * 4;
+  bytes += x;
+  if (room != Room::kLean) {
+    const int64_t stride = HeadStride(L);
+    bytes += (3 * H_ * stride + kAttentionBlock) * D_ * (wide_ ? 4 : 2);
+    if (config_.variant == Variant::kS) bytes += H_ * stride * 4;
+  }
+  if (room == Room::kParallel) return bytes + x;
+  const int64_t span = SpanTokens(row);
+  return bytes + (L + span - 1) / span * H_ * (2 * D_ * PaddedHeadWidth(D_) + 1) * 4;
 }
 
 void CpuLayers::Prepare(Workspace& w) const {
@@ -348,6 +394,13 @@ void CpuLayers::MakeRoom(const Slice& slice) const {
     slice.result->width = E_;
   }
   slice.result->values.resize(slice.result->num_vectors * slice.result->width);
+}
+
+int64_t CpuLayers::FinishPart(const Row& row) {
+  // Windows that share running sums stay together.
+  if (row.output != RowOutput::kWindows) return kSpanTokens;
+  const int64_t group = (row.window_tokens + row.window_stride - 1) / row.window_stride;
+  return (std::max(kSpanTokens, group) + group - 1) / group * group;
 }
 
 void CpuLayers::FinishVectors(const Activations& a, const Slice& slice, int64_t first, int64_t last,

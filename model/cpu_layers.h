@@ -70,7 +70,7 @@ struct Activations {
   float* x = nullptr;      // (T + Linear::kMaxTileRows, E)
   void* qkv = nullptr;     // (3, H, stride, D)
   float* log_a = nullptr;  // (H, stride): LION-S
-  float* y = nullptr;      // (T + Linear::kMaxTileRows, E): only where whole_rows was asked for
+  float* y = nullptr;      // (T + Linear::kMaxTileRows, E): with Room::kParallel
   PageBuffer buffers[4];
 };
 
@@ -82,10 +82,11 @@ struct SpanStates {
   std::vector<float> decay;  // (H): the product of the span's decays
 };
 
-// What a worker keeps to itself.
+// What a worker keeps to itself: buffers that stay, whose contents mean nothing from one piece of work to the next.
 struct Workspace {
   StageClock clock;
   Activations group;
+  Activations span;  // of a row with Room::kLean
   AttentionScratch attention;
   PageBuffer y;                  // (kSpanTokens + Linear::kMaxTileRows, E)
   PageBuffer in;                 // bfloat16 or int8 operands, as many rows
@@ -106,14 +107,26 @@ class CpuLayers {
   // weights and config are borrowed. chunk_tokens: C where a row names none.
   CpuLayers(const TextConfig* config, const CpuWeights* weights, DType dtype, int chunk_tokens);
 
-  // Lays out slices (their L, row and result set) in a. whole_rows: with room for attention over whole rows at once.
-  // Throws bad_alloc.
-  void Prepare(std::vector<Slice> slices, bool whole_rows, Activations& a) const;
+  // What activations have room for.
+  enum class Room {
+    kGroup,     // x, q, k, v and gates of all tokens
+    kParallel,  // and y: attention over a whole row at once
+    kLean,      // x alone: the spans of a row have the rest one at a time (ViewSpan)
+  };
+  // For a row that is cut into spans.
+  static Room RoomFor(const Row& row);
+  // Lays out slices (their L, row and result set) in a. Throws bad_alloc.
+  void Prepare(std::vector<Slice> slices, Room room, Activations& a) const;
+  // span: the tokens [first, last) of a's only row as a row of their own, with a's x and its own q, k, v and gates.
+  void ViewSpan(const Activations& a, int64_t first, int64_t last, Activations& span) const;
   // To be called once for each workspace.
   void Prepare(Workspace& w) const;
 
   // The length of a span of this row: at most kSpanTokens, a multiple of its chunk.
   int64_t SpanTokens(const Row& row) const;
+
+  // What this row's activations, states and answer take while num_workers workers share it.
+  int64_t RowBytes(const Row& row, int64_t num_workers) const;
 
   // Over tokens [first, last), at most kSpanTokens of them.
   void Embed(Activations& a, int64_t first, int64_t last, Workspace& w) const;
@@ -134,9 +147,12 @@ class CpuLayers {
   void Finish(Activations& a, Workspace& w) const;
   // The same for a row of many vectors (kTokens, kWindows) in parts: room for all, then vectors [first, last) of it.
   void MakeRoom(const Slice& slice) const;
+  static int64_t FinishPart(const Row& row);  // as many vectors at a time
   void FinishVectors(const Activations& a, const Slice& slice, int64_t first, int64_t last, Workspace& w) const;
 
  private:
+  static int64_t HeadStride(int64_t T);
+  void MakeHeads(Activations& a) const;
   AttentionParams HeadParams(const Activations& a, size_t layer, const Row& row, int64_t first, int64_t L,
                              int64_t head) const;
   const float* RunHead(const std::vector<CpuHeadProduct>& head, int64_t n, int64_t* width, Workspace& w) const;

@@ -66,8 +66,8 @@ class EncodeControl {
   // Called on the thread inside Encode; the device has nothing of that row to do meanwhile where runs_nested_batches().
   // Work is in tokens over all layers scaled to the row's own: tokens_total is the row's length, and 0 < tokens_done <
   // tokens_total. In a batch of several long rows each counts for itself, one after the other.
-  // May take its time, and may call Encode of an encoder of that device where runs_nested_batches(), also from other
-  // threads; nested calls have no control of their own. Not OK = Encode stops soon and returns that status; no result
+  // May take its time. Where runs_nested_batches(), may call Encode of any encoder of that device, on this thread, with
+  // a control of its own for rows that are long in turn. Not OK = Encode stops soon and returns that status; no result
   // is to be used.
   virtual absl::Status BetweenSteps(int64_t tokens_done, int64_t tokens_total) = 0;
 };

@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <functional>
 #include <limits>
 #include <memory>
 #include <random>
@@ -408,6 +409,94 @@ TEST_P(BitsTest, ALongRowIsTheSameSharedOrOnOneWorker) {
       ASSERT_EQ(Encode(*shared, std::vector<Row>(7, row)).back().values, expected) << L;
     }
   }
+}
+
+// Runs other rows between the steps of one, and stops it when told.
+class StepControl : public EncodeControl {
+ public:
+  absl::Status BetweenSteps(int64_t done, int64_t total) override {
+    EXPECT_GT(done, 0);
+    EXPECT_LT(done, total);
+    EXPECT_GE(done, last_done);
+    last_done = done;
+    tokens = total;
+    ++steps;
+    if (between != nullptr) between();
+    return steps == stop_at ? absl::CancelledError("stopped") : absl::OkStatus();
+  }
+
+  std::function<void()> between;
+  int stop_at = 0;
+  int steps = 0;
+  int64_t last_done = 0;
+  int64_t tokens = 0;
+};
+
+TEST_P(BitsTest, StepsAndWhatRunsBetweenThemChangeNoBit) {
+  if (RefusedHere(GetParam())) return;
+  RandomModelOptions options;
+  options.hidden_width = 128;
+  options.feed_forward_width = 512;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool, GetParam());
+  ASSERT_NE(model, nullptr);
+  Encoder& encoder = *model->encoder();
+  ASSERT_TRUE(encoder.runs_nested_batches());
+  const int64_t L = 2 * encoder.max_unstepped_tokens() + 100;
+  const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, 1);
+  const std::vector<uint32_t> short_ids = RandomIds(50, options.vocab_size, 2);
+  const std::vector<uint32_t> middle_ids = RandomIds(1300, options.vocab_size, 3);
+  std::vector<Row> others = {{short_ids, {}}, {middle_ids, {}, ComputeMode::kRecurrent}};
+  std::vector<std::vector<float>> expected_others;
+  for (const RowResult& result : Encode(*model, others)) expected_others.push_back(result.values);
+  for (const Form& form : {Form{ComputeMode::kChunked, 0},
+                           {ComputeMode::kChunked, 100},
+                           {ComputeMode::kRecurrent, 0},
+                           {ComputeMode::kParallel, 0}}) {
+    for (RowOutput output : {RowOutput::kTokens, RowOutput::kPooledMean, RowOutput::kWindows}) {
+      const Row row{ids, {}, form.mode, form.chunk_tokens, output, 640, 320};
+      const RowResult expected = Encode(*model, {row}).front();
+      StepControl control;
+      control.between = [&] {
+        const std::vector<RowResult> results = Encode(*model, others);
+        for (size_t i = 0; i < others.size(); ++i) ASSERT_EQ(results[i].values, expected_others[i]);
+      };
+      RowResult result;
+      const absl::Status status = encoder.Encode({&row, 1}, {&result, 1}, &control);
+      ASSERT_TRUE(status.ok()) << status;
+      EXPECT_GT(control.steps, 1);
+      EXPECT_EQ(control.tokens, L);
+      ASSERT_EQ(result.values, expected.values);
+      ASSERT_EQ(result.num_vectors, expected.num_vectors);
+      if (GetParam() != DType::kFloat32) break;
+    }
+  }
+}
+
+TEST(CpuEncoderTest, ALongRowStopsWhereItIsTold) {
+  RandomModelOptions options;
+  options.hidden_width = 128;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool);
+  ASSERT_NE(model, nullptr);
+  const std::vector<uint32_t> ids = RandomIds(40000, options.vocab_size, 1);
+  const Row row{ids, {}, ComputeMode::kChunked};
+  for (int stop_at : {1, 3}) {
+    StepControl control;
+    control.stop_at = stop_at;
+    RowResult result;
+    const absl::Status status = model->encoder()->Encode({&row, 1}, {&result, 1}, &control);
+    EXPECT_EQ(status, absl::CancelledError("stopped"));
+    EXPECT_EQ(control.steps, stop_at);
+  }
+  // Rows without steps ask nobody.
+  StepControl control;
+  const Row short_row{absl::MakeConstSpan(ids).first(model->encoder()->max_unstepped_tokens()), {}};
+  RowResult result;
+  EXPECT_TRUE(model->encoder()->Encode({&short_row, 1}, {&result, 1}, &control).ok());
+  EXPECT_EQ(control.steps, 0);
 }
 
 TEST(CpuEncoderTest, LongRowsStayExact) {
