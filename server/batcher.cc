@@ -63,10 +63,11 @@ struct Batcher::Impl {
   Impl(std::vector<ServedModel> served, const Options& opts)
       : models(std::move(served)),
         options(opts),
+        device_names(models.front().info.devices),
         queue(BatchBudgets(models)),
         load(static_cast<int>(models.front().encoders.size())) {}
 
-  const std::string& DeviceName(int device) const { return models.front().info.devices[device]; }
+  const std::string& DeviceName(int device) const { return device_names[device]; }
 
   // A runner's thread.
   void Run(Runner* runner);
@@ -100,8 +101,10 @@ struct Batcher::Impl {
   // The waiters that fit together now, oldest first.
   std::vector<Waiter> TakeWaiters() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
 
-  const std::vector<ServedModel> models;
+  // An entry is written while no row of it is here (Replace): whoever takes a row from the inbox sees it whole.
+  std::vector<ServedModel> models;
   const Options options;
+  const std::vector<std::string> device_names;
 
   // Held by the runner that chooses. Submit hands over through inbox, and counts of what waits are kept beside it, so
   // that callers never wait for a sweep of the queue. Before mu.
@@ -380,6 +383,12 @@ Batcher::Batcher(std::vector<ServedModel> models, const Options& options)
 Batcher::~Batcher() {
   Stop();
   for (const auto& runner : impl_->runners) runner->thread.join();
+}
+
+void Batcher::Replace(int index, ServedModel model) {
+  ServedModel before;  // released outside the lock
+  absl::MutexLock lock(&impl_->mu);
+  before = std::exchange(impl_->models[index], std::move(model));
 }
 
 absl::Status Batcher::Submit(std::vector<PendingRow> rows) {

@@ -70,10 +70,15 @@ class Batcher {
   static constexpr int kMaxLostDevices = 3;
 
   // models: at least one, borrowed views, all on the same devices in the same order. A batch of a model is filled to
-  // its ModelInfo::max_batch_tokens.
+  // its ModelInfo::max_batch_tokens. An entry may repeat another: two versions of a model need two (Replace).
   Batcher(std::vector<ServedModel> models, const Options& options);
   // Stop(), then waits for the runners. No other call may be in progress; not from done or room.
   ~Batcher();
+
+  // Rows of models[index] that are submitted from here on run on model, which is on the same devices and takes as many
+  // batches at once; the size of its batches stays. No row of that index may be waiting or running, nor be submitted
+  // meanwhile. Thread-safe; what the entry held before is released.
+  void Replace(int index, ServedModel model);
 
   // Takes all rows, or none: RESOURCE_EXHAUSTED naming the queue's limit and what waits (retry after EstimatedWait()),
   // INVALID_ARGUMENT if they could never fit or break what PendingRow states, UNAVAILABLE after Stop or without a

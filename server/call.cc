@@ -111,7 +111,7 @@ class ListModelsCall final : public Call {
       result.status = absl::InvalidArgumentError("request does not parse as lion.v1.ListModelsRequest");
       result.unparsable = true;
     } else {
-      result.status = SerializeBytes(ListModels(context().models, context().limits), &result.response);
+      result.status = SerializeBytes(ListModels(models(), context().limits), &result.response);
     }
     Finish(std::move(result));
   }
@@ -121,8 +121,9 @@ template <typename Response>
 grpc::ByteBuffer SerializeError(const ServiceContext& context, int model, const absl::Status& status) {
   Response response;
   if (model != Metrics::kUnknownModel) {
-    response.set_model(context.models[model].name);
-    response.set_model_version(context.models[model].info.version);
+    const std::shared_ptr<const ServedModels> models = context.models->Get();
+    response.set_model((*models)[model].name);
+    response.set_model_version((*models)[model].info.version);
   }
   ToRowError(status, response.mutable_error());
   grpc::ByteBuffer bytes;
@@ -134,7 +135,11 @@ grpc::ByteBuffer SerializeError(const ServiceContext& context, int model, const 
 
 Call::Call(const ServiceContext* context, Options options, const grpc::ByteBuffer& request,
            std::function<void(CallResult)> done)
-    : request_bytes_(request), context_(context), options_(std::move(options)), done_(std::move(done)) {}
+    : request_bytes_(request),
+      context_(context),
+      options_(std::move(options)),
+      models_(context->models->Get()),
+      done_(std::move(done)) {}
 
 void Call::Finish(CallResult result) {
   if (finished_.exchange(true, std::memory_order_acq_rel)) return;

@@ -83,6 +83,8 @@ class Call : public std::enable_shared_from_this<Call> {
   bool finished() const { return finished_.load(std::memory_order_acquire); }
 
   const ServiceContext& context() const { return *context_; }
+  // What is served, as it was when this call was made. Positions in it are what model() and CallPlan::model count.
+  const ServedModels& models() const { return *models_; }
   const Options& options() const { return options_; }
 
   grpc::ByteBuffer request_bytes_;  // until parsed
@@ -92,6 +94,7 @@ class Call : public std::enable_shared_from_this<Call> {
  private:
   const ServiceContext* const context_;
   const Options options_;
+  const std::shared_ptr<const ServedModels> models_;
   std::atomic<bool> finished_ = false;
   std::function<void(CallResult)> done_;  // touched by whoever set finished_
 };

@@ -109,6 +109,9 @@ struct Metrics::Impl {
     return prometheus::BuildHistogram().Name(name).Help(help).Register(registry);
   }
 
+  // lion_model_info's series of a version, one a device.
+  std::vector<Gauge*> AddModelInfo(const ServedModel& model);
+
   // Series that begin with their first call: rpc × model (the last is "unknown"), and × code.
   size_t CallIndex(Rpc rpc, int model) const {
     const bool known = model >= 0 && model < static_cast<int>(per_model.size());
@@ -117,6 +120,7 @@ struct Metrics::Impl {
   Labels CallLabels(Rpc rpc, int model) const {
     return {{"rpc", std::string(Name(rpc))}, {"model", model_labels[CallIndex(rpc, model) % model_labels.size()]}};
   }
+  const PerModel& Of(int model) const { return per_model[static_cast<size_t>(model) % per_model.size()]; }
   Counter& Requests(Rpc rpc, int model, absl::StatusCode code);
   Histogram& CallDuration(Rpc rpc, int model);
 
@@ -126,6 +130,8 @@ struct Metrics::Impl {
   std::vector<PerModel> per_model;
   prometheus::Family<Counter>* requests_family;
   prometheus::Family<Histogram>* call_duration_family;
+  prometheus::Family<Gauge>* model_info;
+  std::vector<std::vector<Gauge*>> model_info_series;  // of each model, touched by one thread at a time
   std::vector<std::atomic<Counter*>> requests;
   std::vector<std::atomic<Histogram*>> call_durations;
   Gauge* in_flight[kNumRpcs];
@@ -160,7 +166,7 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
   batch_retries =
       &CounterFamily("lion_batch_retries_total", "Batches that went back to the queue, because their device was lost.")
            .Add({});
-  auto& model_info = GaugeFamily("lion_model_info", "1 for each replica of a served model.");
+  model_info = &GaugeFamily("lion_model_info", "1 for each replica of a served model.");
   auto& build_info = GaugeFamily("lion_build_info", "1, with what this server was built from.");
 
   for (size_t rpc = 0; rpc < kNumRpcs; ++rpc)
@@ -192,17 +198,11 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
     series.batch_tokens = &batch_tokens.Add(labels, token_buckets);
     series.batch_sequences = &batch_sequences.Add(labels, batch_sequence_buckets);
     series.bad_rows = &bad_rows.Add(labels);
+    model_info_series.push_back(AddModelInfo(model));
     devices.resize(model.info.devices.size());
     for (size_t device = 0; device < devices.size(); ++device) {
-      model_info
-          .Add({{"model", model.name},
-                {"version", model.info.version},
-                {"variant", model.info.variant_name},
-                {"dtype", std::string(Name(model.info.dtype))},
-                {"device", model.info.devices[device]}})
-          .Set(1);
       devices[device].name = model.info.devices[device];
-      devices[device].encoders.push_back(model.encoders[device]);
+      devices[device].encoders.push_back({model.encoders[device], model.owner});
     }
     model_labels.push_back(model.name);
   }
@@ -223,6 +223,19 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
                                "Time during which a batch was on the GPU, all models together.",
                                prometheus::MetricType::Counter,
                                {}});
+}
+
+std::vector<Gauge*> Metrics::Impl::AddModelInfo(const ServedModel& model) {
+  std::vector<Gauge*> series;
+  for (const std::string& device : model.info.devices) {
+    series.push_back(&model_info->Add({{"model", model.name},
+                                       {"version", model.info.version},
+                                       {"variant", model.info.variant_name},
+                                       {"dtype", std::string(Name(model.info.dtype))},
+                                       {"device", device}}));
+    series.back()->Set(1);
+  }
+  return series;
 }
 
 Counter& Metrics::Impl::Requests(Rpc rpc, int model, absl::StatusCode code) {
@@ -261,35 +274,40 @@ void Metrics::RpcEnded(Rpc rpc, int model, absl::StatusCode code, absl::Duration
 void Metrics::Rejected(RejectReason reason) { impl_->rejected[Index(reason)]->Increment(); }
 
 void Metrics::Tokenized(int model, absl::Duration duration) {
-  impl_->per_model[model].tokenize_duration->Observe(Seconds(duration));
+  impl_->Of(model).tokenize_duration->Observe(Seconds(duration));
 }
 
 void Metrics::QueueChanged(int model, int sequences, int64_t tokens) {
-  impl_->per_model[model].queue_sequences->Increment(sequences);
-  impl_->per_model[model].queue_tokens->Increment(static_cast<double>(tokens));
+  impl_->Of(model).queue_sequences->Increment(sequences);
+  impl_->Of(model).queue_tokens->Increment(static_cast<double>(tokens));
 }
 
-void Metrics::LeftQueue(int model, absl::Duration waited) {
-  impl_->per_model[model].queue_duration->Observe(Seconds(waited));
-}
+void Metrics::LeftQueue(int model, absl::Duration waited) { impl_->Of(model).queue_duration->Observe(Seconds(waited)); }
 
 void Metrics::Dropped(DropReason reason) { impl_->dropped[Index(reason)]->Increment(); }
 
 void Metrics::BatchEnded(int model, int sequences, int64_t tokens, absl::Duration compute) {
-  const Impl::PerModel& series = impl_->per_model[model];
+  const Impl::PerModel& series = impl_->Of(model);
   series.compute_duration->Observe(Seconds(compute));
   series.batch_tokens->Observe(static_cast<double>(tokens));
   series.batch_sequences->Observe(sequences);
 }
 
 void Metrics::SequenceEnded(int model, ComputeMode mode, int64_t tokens) {
-  const Impl::PerModel& series = impl_->per_model[model];
+  const Impl::PerModel& series = impl_->Of(model);
   series.sequences[Index(mode)]->Increment();
   series.tokens[Index(mode)]->Increment(static_cast<double>(tokens));
   series.sequence_tokens->Observe(static_cast<double>(tokens));
 }
 
-void Metrics::BadRow(int model) { impl_->per_model[model].bad_rows->Increment(); }
+void Metrics::BadRow(int model) { impl_->Of(model).bad_rows->Increment(); }
+
+void Metrics::ModelReplaced(int model, const ServedModel& version) {
+  std::vector<Gauge*>& series = impl_->model_info_series[model];
+  for (Gauge* gauge : series) impl_->model_info->Remove(gauge);
+  series = impl_->AddModelInfo(version);
+  impl_->scraped->Replace(model, version.encoders, version.owner);
+}
 
 void Metrics::DeviceLost(int device) { impl_->device_up[device]->Set(0); }
 

@@ -47,8 +47,9 @@ class Metrics {
  public:
   static constexpr int kUnknownModel = -1;  // the label "unknown": no served model was reached
 
-  // models in the server's order; the index is what the methods below take, and must be one of theirs (only RpcEnded
-  // takes kUnknownModel). All are on the same devices. Their encoders are borrowed: a scrape asks them what they use.
+  // models in the server's order; the index is what the methods below take (only RpcEnded takes kUnknownModel). Where a
+  // model has two versions in the queue, index + models.size() is the same model too. All are on the same devices. A
+  // scrape asks their encoders what they use, and keeps their owners.
   explicit Metrics(const std::vector<ServedModel>& models);
   ~Metrics();  // ends Listen first; no other call may be in progress
 
@@ -70,6 +71,9 @@ class Metrics {
   // A row's encoding has ended, listener or not, its values finite or not. Not for rows of a batch that failed.
   void SequenceEnded(int model, ComputeMode mode, int64_t tokens);
   void BadRow(int model);
+
+  // A new version of a model is served in place of the one before: what lion_model_info and the devices' use say of it.
+  void ModelReplaced(int model, const ServedModel& version);
 
   // device: index into the devices that all models share.
   void DeviceLost(int device);

@@ -81,10 +81,10 @@ void RowsCall::Parse(bool on_tokenizer_thread) {
     result.unparsable = true;
     return Finish(std::move(result));
   }
-  absl::StatusOr<int> index = FindModel(context().models, model_name());
+  absl::StatusOr<int> index = FindModel(models(), model_name());
   if (!index.ok()) return Fail(index.status());
   model_ = *index;
-  absl::StatusOr<CallPlan> plan = MakePlan(*index, context().models[*index]);
+  absl::StatusOr<CallPlan> plan = MakePlan(*index, models()[*index]);
   if (!plan.ok()) return Fail(plan.status());
   plan_ = *std::move(plan);
   num_unanswered_ = inputs().size();
@@ -135,7 +135,7 @@ void RowsCall::Submit() {
     PlannedRow& row = rows_[i];
     if (!row.status.ok()) continue;
     PendingRow out;
-    out.model = plan_.model;
+    out.model = served().queue_index;
     out.ids = may_retry ? row.ids : std::move(row.ids);
     out.type_ids = may_retry ? row.type_ids : std::move(row.type_ids);
     out.mode = row.mode;

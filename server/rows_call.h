@@ -54,7 +54,7 @@ class RowsCall : public Call {
   // From rows_ and, where the rows ran, answers_ (which it may consume).
   virtual absl::Status BuildResponse(grpc::ByteBuffer* response) = 0;
 
-  const ServedModel& served() const { return context().models[plan_.model]; }
+  const ServedModel& served() const { return models()[plan_.model]; }
   void FillTimings(v1::Timings* timings) const;
 
   // The status of row i, whether it failed before it ran or while it did.

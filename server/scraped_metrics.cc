@@ -42,17 +42,31 @@ void AddProcess(const ProcessStats& stats, std::vector<MetricFamily>* families) 
 
 }  // namespace
 
+void ScrapedMetrics::Replace(int model, const std::vector<Encoder*>& encoders, const std::shared_ptr<void>& owner) {
+  std::vector<Device> before;  // released outside the lock
+  absl::MutexLock lock(&mu_);
+  before = devices_;
+  for (size_t device = 0; device < devices_.size(); ++device) {
+    devices_[device].encoders[model] = {encoders[device], owner};
+  }
+}
+
 std::vector<MetricFamily> ScrapedMetrics::Collect() const {
+  std::vector<Device> devices;
+  {
+    absl::MutexLock lock(&mu_);
+    devices = devices_;
+  }
   const ProcessStats stats = ReadProcessStats();
   std::vector<MetricFamily> families;
   AddProcess(stats, &families);
 
   MetricFamily memory = memory_;
   MetricFamily busy = busy_;
-  for (const Device& device : devices_) {
+  for (const Device& device : devices) {
     DeviceUsage sum;
-    for (const Encoder* encoder : device.encoders) {
-      const DeviceUsage usage = encoder->usage();
+    for (const Replica& replica : device.encoders) {
+      const DeviceUsage usage = replica.encoder->usage();
       sum.weights_bytes += usage.weights_bytes;
       sum.buffer_bytes += usage.buffer_bytes;
       sum.free_bytes = usage.free_bytes;  // of the device: all say the same

@@ -38,14 +38,30 @@ std::string WithPort(const std::string& address, int port) {
   return absl::StrCat(address.substr(0, address.rfind(':')), ":", port);
 }
 
+ServedModels Numbered(ServedModels models) {
+  for (size_t i = 0; i < models.size(); ++i) models[i].queue_index = static_cast<int>(i);
+  return models;
+}
+
+// What the batcher is to have entries for: each model twice, so that two versions of it can be in the queue at once.
+ServedModels Twice(const ServedModels& models) {
+  ServedModels twice = models;
+  twice.insert(twice.end(), models.begin(), models.end());
+  return twice;
+}
+
 }  // namespace
 
 // Members are destroyed from the last to the first: gRPC before what its handlers reach, the tokenizer threads before
 // the batcher that they submit to, that before the executor which ends its calls and the health that it changes.
 struct Server::Impl {
-  Impl(Options opts, std::vector<ServedModel> models)
-      : options(std::move(opts)), metrics(models), executor(NumExecutorThreads()), health(kServiceName) {
-    context.models = std::move(models);
+  Impl(Options opts, ServedModels served)
+      : options(std::move(opts)),
+        models(Numbered(std::move(served))),
+        metrics(*models.Get()),
+        executor(NumExecutorThreads()),
+        health(kServiceName) {
+    context.models = &models;
     context.limits = options.limits;
     context.executor = &executor;
     context.metrics = &metrics;
@@ -57,7 +73,7 @@ struct Server::Impl {
     batching.clock = options.clock;
     batching.metrics = &metrics;
     batching.on_device_lost = [this](const LostDevice& lost) { OnDeviceLost(lost); };
-    batcher = std::make_unique<Batcher>(context.models, batching);
+    batcher = std::make_unique<Batcher>(Twice(*models.Get()), batching);
     context.batcher = batcher.get();
     TokenizerPool::Options tokenizing;
     tokenizing.num_threads = options.tokenizer_threads;
@@ -73,6 +89,7 @@ struct Server::Impl {
   void Shutdown(absl::Duration limit);
 
   const Options options;
+  LiveModels models;
   Metrics metrics;
   Gate gate;
   ServiceContext context;
@@ -107,7 +124,7 @@ Server::Server(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 
 Server::~Server() { impl_->Shutdown(absl::ZeroDuration()); }
 
-absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, std::vector<ServedModel> models) {
+absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, ServedModels models) {
   auto impl = std::make_unique<Impl>(std::move(options), std::move(models));
   const Options& opts = impl->options;
 
@@ -138,7 +155,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, std::vec
 }
 
 absl::Status Server::WarmUp() {
-  for (const ServedModel& model : impl_->context.models) {
+  for (const ServedModel& model : *impl_->models.Get()) {
     absl::Status status = lion::WarmUp(model, impl_->options.limits.default_mode);
     if (!status.ok()) return status;
   }

@@ -19,7 +19,6 @@
 #include <memory>
 #include <optional>
 #include <string>
-#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -27,8 +26,8 @@
 #include "server/api_keys.h"
 #include "server/batcher.h"
 #include "server/clock.h"
+#include "server/live_models.h"
 #include "server/metrics.h"
-#include "server/served_model.h"
 #include "server/tls.h"
 #include "server/validate.h"
 
@@ -58,7 +57,7 @@ class Server {
 
   // Opens both ports: "" is SERVING, kServiceName NOT_SERVING, calls get UNAVAILABLE. models: at least one, the first
   // is the default; what they borrow must outlive the server. UNAVAILABLE naming the address if a port cannot be bound.
-  static absl::StatusOr<std::unique_ptr<Server>> Create(Options options, std::vector<ServedModel> models);
+  static absl::StatusOr<std::unique_ptr<Server>> Create(Options options, ServedModels models);
 
   // As Drain with no time left, if Drain has not been called. Waits for a batch that runs.
   ~Server();

@@ -6,22 +6,20 @@
 
 // What every call reaches: the models and the machinery, put together by Server. Borrowed; outlives every call.
 
-#include <vector>
-
 #include "server/api_keys.h"
 #include "server/batcher.h"
 #include "server/clock.h"
 #include "server/executor.h"
 #include "server/gate.h"
+#include "server/live_models.h"
 #include "server/metrics.h"
-#include "server/served_model.h"
 #include "server/tokenizer_pool.h"
 #include "server/validate.h"
 
 namespace lion {
 
 struct ServiceContext {
-  std::vector<ServedModel> models;  // at least one; the first is the default
+  LiveModels* models = nullptr;  // a call takes the set once (Call::models)
   ServiceLimits limits;
   Batcher* batcher = nullptr;
   TokenizerPool* tokenizers = nullptr;

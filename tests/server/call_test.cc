@@ -34,15 +34,16 @@ class CallTest : public testing::Test {
     model.tokenizer = tokenizer_.get();
     model.encoders = {&encoder_};
     model.max_sequence_tokens = 64;
-    context_.models = {model};
+    models_ = std::make_unique<LiveModels>(ServedModels{model});
+    context_.models = models_.get();
     context_.limits.max_request_tokens = context_.limits.max_queue_tokens = 20;
-    metrics_ = std::make_unique<Metrics>(context_.models);
+    metrics_ = std::make_unique<Metrics>(*models_->Get());
     executor_ = std::make_unique<Executor>(1);
     Batcher::Options batching;
     batching.max_queue_tokens = 20;
     batching.clock = &clock_;
     batching.metrics = metrics_.get();
-    batcher_ = std::make_unique<Batcher>(context_.models, batching);
+    batcher_ = std::make_unique<Batcher>(*models_->Get(), batching);
     tokenizers_ = std::make_unique<TokenizerPool>(TokenizerPool::Options{.num_threads = 1, .max_pending_bytes = 100});
     context_.batcher = batcher_.get();
     context_.tokenizers = tokenizers_.get();
@@ -111,6 +112,7 @@ class CallTest : public testing::Test {
   absl::Notification release_;
   std::unique_ptr<Tokenizer> tokenizer_;
   ServiceContext context_;
+  std::unique_ptr<LiveModels> models_;
   std::unique_ptr<Metrics> metrics_;
   std::unique_ptr<Executor> executor_;
   std::unique_ptr<Batcher> batcher_;
