@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <numeric>
 
 #include "model/cuda_linear.h"
 
@@ -29,6 +30,45 @@ class Arranger {
  private:
   int64_t end_ = 0;
 };
+
+int64_t NumBlocks(int64_t tokens) { return (tokens + cuda::kMeanBlockRows - 1) / cuda::kMeanBlockRows; }
+
+// Blocks of a mean's sum over count tokens from start on; out counts on with them.
+void CutBlocks(int64_t start, int64_t count, int64_t out, std::vector<cuda::TokenBlock>* blocks) {
+  for (int64_t t = 0; t < count; t += cuda::kMeanBlockRows) {
+    blocks->push_back({static_cast<int32_t>(start + t),
+                       static_cast<int32_t>(std::min<int64_t>(cuda::kMeanBlockRows, count - t)), out + t});
+  }
+}
+
+// A vector that is the mean over count tokens from start on.
+void AddMean(int64_t start, int64_t count, CudaBatch::Group* group) {
+  const auto first = static_cast<int32_t>(group->blocks.size());
+  CutBlocks(start, count, 0, &group->blocks);
+  group->rows.push_back({first, static_cast<int32_t>(group->blocks.size()) - first, static_cast<int32_t>(count)});
+}
+
+// The vectors of a row of L tokens from start on, cut into windows. Returns how many they are.
+int64_t AddWindows(int64_t start, int64_t L, int64_t size, int64_t stride, CudaBatch::Group* group) {
+  const int64_t num_windows = NumWindows(L, size, stride);
+  const int64_t g = std::gcd(size, stride);
+  auto count = [&](int64_t w) { return std::min(size, L - w * stride); };
+  const int64_t own_blocks = (num_windows - 1) * NumBlocks(size) + NumBlocks(count(num_windows - 1));
+  const int64_t blocks_of_g = NumBlocks(g);
+  const int64_t shared_blocks = L / g * blocks_of_g + NumBlocks(L % g);
+  if (own_blocks <= shared_blocks) {
+    for (int64_t w = 0; w < num_windows; ++w) AddMean(start + w * stride, count(w), group);
+    return num_windows;
+  }
+  const auto first = static_cast<int64_t>(group->blocks.size());
+  for (int64_t t = 0; t < L; t += g) CutBlocks(start + t, std::min(g, L - t), 0, &group->blocks);
+  for (int64_t w = 0; w < num_windows; ++w) {
+    const int64_t n = count(w);
+    group->rows.push_back({static_cast<int32_t>(first + w * (stride / g) * blocks_of_g),
+                           static_cast<int32_t>(n / g * blocks_of_g + NumBlocks(n % g)), static_cast<int32_t>(n)});
+  }
+  return num_windows;
+}
 
 }  // namespace
 
@@ -64,28 +104,23 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
   std::vector<cuda::PlanRow> plan_rows;
   plan_rows.reserve(rows.size());
   CudaCounts& counts = batch->counts;
-  auto cut = [](std::vector<cuda::TokenBlock>& blocks, int64_t start, int64_t count, int64_t out) {
-    for (int64_t t = 0; t < count; t += cuda::kMeanBlockRows) {
-      blocks.push_back({static_cast<int32_t>(start + t),
-                        static_cast<int32_t>(std::min<int64_t>(cuda::kMeanBlockRows, count - t)), out + t});
-    }
-  };
   for (size_t b = 0; b < rows.size(); ++b) {
     const Row& row = rows[b];
     const auto L = static_cast<int64_t>(row.ids.size());
     plan_rows.push_back({L, row.mode, row.chunk_tokens > 0 ? row.chunk_tokens : shape.chunk_tokens});
     if (row.output == RowOutput::kTokens) {
-      cut(batch->token_blocks, counts.T, L, counts.token_rows);
+      CutBlocks(counts.T, L, counts.token_rows, &batch->token_blocks);
       counts.token_rows += L;
     } else {
-      // CLS and logits start from the mean of one token.
       CudaBatch::Group& group = batch->groups[row.output == RowOutput::kLogits ? kClassifiedHead : kPooledHead];
-      const int64_t count = row.output == RowOutput::kPooledMean ? L : 1;
-      const auto first_block = static_cast<int32_t>(group.blocks.size());
-      cut(group.blocks, counts.T, count, 0);
-      group.rows.push_back(
-          {first_block, static_cast<int32_t>(group.blocks.size()) - first_block, static_cast<int32_t>(count)});
+      int64_t num_vectors = 1;
+      if (row.output == RowOutput::kWindows) {
+        num_vectors = AddWindows(counts.T, L, row.window_tokens, row.window_stride, &group);
+      } else {  // CLS and logits start from the mean of one token
+        AddMean(counts.T, row.output == RowOutput::kPooledMean ? L : 1, &group);
+      }
       group.indices.push_back(b);
+      group.num_vectors.push_back(num_vectors);
     }
     counts.T += L;
   }
@@ -157,6 +192,10 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   layout.T = counts.T;
   const int64_t T = counts.T;
   const int64_t M = CudaLinear::RoundRows(T);
+  const bool steps = counts.tile > 0;
+  const int64_t tile_rows = steps ? CudaLinear::RoundRows(std::min(counts.tile, T)) : M;
+  const int64_t span = counts.span > 0 ? std::min(counts.span, T) : T;
+  const int64_t span_rows = CudaLinear::RoundRows(span);
   const int64_t heads_width = shape.H * shape.Dp;
   Arranger upload;
   auto send = [&](int64_t n, size_t size) { return upload.Place(n * static_cast<int64_t>(size)); };
@@ -166,6 +205,8 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   layout.segments = send(counts.segments, sizeof(cuda::Segment));
   layout.runs = send(counts.runs, sizeof(cuda::StateRun));
   layout.plan_counts = send(2, sizeof(int32_t));
+  layout.slice_counts = send(2 * counts.slices, sizeof(int32_t));
+  layout.again_segments = send(counts.again_segments, sizeof(cuda::Segment));
   layout.token_blocks = send(counts.token_blocks, sizeof(cuda::TokenBlock));
   for (int head = 0; head < kNumCudaHeads; ++head) {
     layout.blocks[head] = send(counts.blocks[head], sizeof(cuda::TokenBlock));
@@ -176,26 +217,41 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   Arranger work;
   layout.x = work.Place(M * shape.Ep * shape.element);
   if (shape.variant == Variant::kS) layout.log_a = work.Place(T * shape.H * 4);
-  layout.states =
-      work.Place(counts.states > 0 ? cuda::AttentionStateBytes(static_cast<int>(counts.states),
-                                                               static_cast<int>(shape.H), static_cast<int>(shape.Dp))
-                                   : 0);
-  layout.sum = work.Place(M * shape.Ep * shape.element);
+  auto place_states = [&](int64_t n) {
+    return work.Place(
+        n > 0 ? cuda::AttentionStateBytes(static_cast<int>(n), static_cast<int>(shape.H), static_cast<int>(shape.Dp))
+              : 0);
+  };
+  layout.states = place_states(counts.states);
+  layout.again_states = place_states(counts.again_states);
+  layout.sum = work.Place(tile_rows * shape.Ep * shape.element);
   layout.x_fp8 = work.Place(shape.fp8 ? M * shape.Ep : 0);
   layout.x_scales = work.Place(shape.fp8 ? M * 4 : 0);
+  auto place_hidden = [&] { layout.hidden = work.Place(tile_rows * shape.FFp * (shape.fp8 ? 1 : shape.element)); };
+  auto place_y_fp8 = [&] {
+    layout.y_fp8 = work.Place(shape.fp8 ? tile_rows * heads_width : 0);
+    layout.y_scales = work.Place(shape.fp8 ? tile_rows * 4 : 0);
+  };
+  if (steps) {
+    place_hidden();
+    place_y_fp8();
+    layout.normal_y = work.Place(shape.y_float32 ? tile_rows * heads_width * shape.element : 0);
+  }
   const int64_t shared = work.end();
-  layout.qkv = work.Place(M * 3 * heads_width * shape.element);
-  layout.y = work.Place(M * heads_width * (shape.y_float32 ? 4 : shape.element));
+  layout.qkv = work.Place(span_rows * 3 * heads_width * shape.element);
+  if (!steps) layout.normal_y = layout.qkv;  // a float16 row does not fit where the fp32 one lies that it is made of
+  layout.y = work.Place(span_rows * heads_width * (shape.y_float32 ? 4 : shape.element));
   // A row takes a kernel that adds up in fp32 before it rounds.
   const bool plain =
       shape.element < 4 && (counts.plain || (shape.type == cuda::ElementType::kFloat16 && shape.Dp == 128));
-  layout.plain_y = work.Place(plain ? T * heads_width * 4 : 0);
-  layout.y_fp8 = work.Place(shape.fp8 ? M * heads_width : 0);
-  layout.y_scales = work.Place(shape.fp8 ? M * 4 : 0);
+  layout.plain_y = work.Place(plain ? span * heads_width * 4 : 0);
+  if (!steps) place_y_fp8();
   int64_t end = work.end();
-  work.MoveTo(shared);
-  layout.hidden = work.Place(M * shape.FFp * (shape.fp8 ? 1 : shape.element));
-  end = std::max(end, work.end());
+  if (!steps) {
+    work.MoveTo(shared);
+    place_hidden();
+    end = std::max(end, work.end());
+  }
   work.MoveTo(shared);
   const int64_t vectors = CudaLinear::RoundRows(std::max(counts.rows[kPooledHead], counts.rows[kClassifiedHead]));
   layout.sums = work.Place(std::max(counts.blocks[kPooledHead], counts.blocks[kClassifiedHead]) * shape.Ep * 4);
@@ -255,6 +311,8 @@ void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout
   put(batch.plan.runs, layout.runs);
   const int32_t plan_counts[] = {static_cast<int32_t>(batch.counts.segments), static_cast<int32_t>(batch.counts.runs)};
   std::memcpy(to + layout.plan_counts, plan_counts, sizeof(plan_counts));
+  put(batch.slice_counts, layout.slice_counts);
+  put(batch.again, layout.again_segments);
   put(batch.token_blocks, layout.token_blocks);
   for (int head = 0; head < kNumCudaHeads; ++head) {
     put(batch.groups[head].blocks, layout.blocks[head]);
@@ -275,12 +333,16 @@ void TakeAnswers(const CudaShape& shape, const CudaBatch& batch, const CudaLayou
   }
   for (int head = 0; head < kNumCudaHeads; ++head) {
     const auto* vector = reinterpret_cast<const float*>(from + layout.answers[head]);
-    for (size_t b : batch.groups[head].indices) {
-      RowResult& result = results[b];
-      result.num_vectors = 1;
+    const CudaBatch::Group& group = batch.groups[head];
+    for (size_t i = 0; i < group.indices.size(); ++i) {
+      RowResult& result = results[group.indices[i]];
+      result.num_vectors = group.num_vectors[i];
       result.width = shape.answer_width[head];
-      result.values.assign(vector, vector + result.width);
-      vector += shape.answer_stride[head];
+      result.values.clear();
+      result.values.reserve(result.num_vectors * result.width);
+      for (int64_t v = 0; v < result.num_vectors; ++v, vector += shape.answer_stride[head]) {
+        result.values.insert(result.values.end(), vector, vector + result.width);
+      }
     }
   }
 }

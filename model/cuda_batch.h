@@ -68,6 +68,12 @@ struct CudaCounts {
   int64_t blocks[kNumCudaHeads] = {};
   int64_t rows[kNumCudaHeads] = {};
   bool plain = false;  // AttentionParams' member of the same name
+  // Of a batch that runs in steps (model/cuda_document.h); 0 elsewhere.
+  int64_t tile = 0;            // tokens that there is room for where only a tile's are needed at a time; 0 = T
+  int64_t span = 0;            // tokens that there is room for in q, k, v and y; 0 = T
+  int64_t slices = 0;          // for which the attention's kernels are launched one by one
+  int64_t again_segments = 0;  // whose sums are made twice
+  int64_t again_states = 0;    // of a slice's, at most
 };
 
 // One batch. Borrows the rows it was planned from.
@@ -80,12 +86,21 @@ struct CudaBatch {
   struct Group {
     std::vector<cuda::TokenBlock> blocks;
     std::vector<cuda::PooledRow> rows;
-    std::vector<size_t> indices;  // into CudaBatch::rows
+    std::vector<size_t> indices;       // into CudaBatch::rows
+    std::vector<int64_t> num_vectors;  // of each of them: a row has several where it is cut into windows
   };
   Group groups[kNumCudaHeads];
+  // Of a batch that runs in steps (model/cuda_document.h).
+  std::vector<int32_t> slice_counts;  // (slices, 2): what AttentionParams::counts reads for a slice
+  std::vector<cuda::Segment> again;   // plan.segments with states that count from their slice's first
 };
 
-// Replaces *batch. Rows are valid (model/row_check.h).
+// Replaces *batch. Rows are valid (model/row_check.h); of their ids only the number is read.
+//
+// Windows are means like any other: of the sums of blocks that start at the window's first token, or, where that makes
+// fewer of them, of blocks that windows share. Those start at multiples of g = gcd(window_tokens, window_stride), which
+// all windows' borders are. A window as long as its row has the bits of kPooledMean. No row has more blocks, or more
+// vectors, than tokens.
 void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* batch);
 
 // No batch of T tokens exceeds this in anything.
@@ -122,22 +137,28 @@ struct CudaLayout {
   int64_t segments = 0;
   int64_t runs = 0;
   int64_t plan_counts = 0;  // int32: number of segments, number of runs
+  int64_t slice_counts = 0;
+  int64_t again_segments = 0;
   int64_t token_blocks = 0;
   int64_t blocks[kNumCudaHeads] = {};
   int64_t rows[kNumCudaHeads] = {};
   int64_t upload_bytes = 0;
-  // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y, y_fp8}, {hidden} and {sums, vectors}.
+  // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y, y_fp8}, {hidden} and {sums, vectors}; in
+  // a batch that runs in steps, hidden, normal_y and y_fp8 have places of their own. t is the number of tokens in a
+  // tile, s in a span: both T but in steps.
   int64_t x = 0;      // (T, Ep)
-  int64_t sum = 0;    // (T, Ep): x and what a product adds to it, before LayerNorm
+  int64_t sum = 0;    // (t, Ep): x and what a product adds to it, before LayerNorm
   int64_t log_a = 0;  // (T, H) fp32
   int64_t states = 0;
-  int64_t qkv = 0;      // (T, 3, H, Dp)
-  int64_t y = 0;        // (T, H, Dp), fp32 with y_float32
-  int64_t plain_y = 0;  // (T, H, Dp) fp32, where a row takes attention's plain kernel
-  int64_t hidden = 0;   // (T, FFp), e4m3 with fp8
-  int64_t x_fp8 = 0;    // fp8: (T, Ep) e4m3, and their scales (T)
+  int64_t again_states = 0;
+  int64_t qkv = 0;       // (s, 3, H, Dp)
+  int64_t y = 0;         // (s, H, Dp), fp32 with y_float32
+  int64_t plain_y = 0;   // (s, H, Dp) fp32, where a row takes attention's plain kernel
+  int64_t normal_y = 0;  // (t, H, Dp): y_float32's y after its LayerNorm; where q was but in steps
+  int64_t hidden = 0;    // (t, FFp), e4m3 with fp8
+  int64_t x_fp8 = 0;     // fp8: (T, Ep) e4m3, and their scales (T)
   int64_t x_scales = 0;
-  int64_t y_fp8 = 0;  // fp8: (T, H, Dp) e4m3, and their scales (T)
+  int64_t y_fp8 = 0;  // fp8: (t, H, Dp) e4m3, and their scales (t)
   int64_t y_scales = 0;
   int64_t sums = 0;         // (blocks, Ep) fp32
   int64_t vectors[2] = {};  // (rows, max_head_width) fp32, in turn

@@ -13,6 +13,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "model/cuda_batch.h"
+#include "model/cuda_document_runner.h"
 #include "model/cuda_graphs.h"
 #include "model/cuda_layers.h"
 #include "model/cuda_memory.h"
@@ -26,7 +27,6 @@ namespace {
 
 constexpr int kNumSlots = 2;
 constexpr int64_t kReservedBytes = int64_t{256} << 20;
-constexpr int kKeepLargeFor = 64;  // smaller batches
 
 absl::Status OpenDevice(int device) {
   int count = 0;
@@ -58,6 +58,7 @@ class CudaEncoder::Impl {
 
   absl::Status Init(const CudaShape& shape);
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results);
+  absl::Status EncodeDocument(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control);
   absl::StatusOr<int> MeasureCrossover();
   int64_t EstimateBytes(absl::Span<const Row> rows) const;
   DeviceUsage usage() const;
@@ -76,17 +77,15 @@ class CudaEncoder::Impl {
   absl::Status ReserveStanding(int64_t free_bytes);
   absl::StatusOr<CudaSlot*> Acquire(bool* alone);
   absl::Status Release(CudaSlot* slot, absl::Status status);
+  absl::Status NoteLoss(absl::Status status) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   bool HasFreeSlot() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     return std::find(std::begin(taken_), std::end(taken_), false) != std::end(taken_);
   }
 
   CudaLayout Arrange(const CudaBatch& batch, int* bucket) const;
   absl::Status EncodeIn(CudaSlot& slot, bool alone, absl::Span<const Row> rows, absl::Span<RowResult> results);
-  absl::Status Compute(CudaSlot& slot, const CudaBuffers& ends, const DeviceBuffer& work, int bucket,
-                       const CudaLayout& layout, bool together, absl::Span<RowResult> results);
-  absl::Status Enqueue(CudaSlot& slot, const CudaBuffers& ends, const CudaRun& run, int bucket, bool together);
-  absl::Status ReserveLarge(const CudaLayout& layout) ABSL_EXCLUSIVE_LOCKS_REQUIRED(large_mu_);
-  void GiveBackLarge();
+  absl::Status Compute(CudaSlot& slot, int bucket, const CudaLayout& layout, bool together);
+  absl::Status Enqueue(CudaSlot& slot, const CudaRun& run, int bucket, bool together);
   CudaRun RunIn(const CudaBuffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
                 const CudaCounts& counts) const;
 
@@ -94,7 +93,7 @@ class CudaEncoder::Impl {
   std::unique_ptr<CudaLayers> layers_;
   int64_t weights_bytes_ = 0;
   DeviceBuffer work_;                // every batch's but a large one's, in turn: the order of stream_ keeps them apart
-  CudaStream stream_;                // every batch's kernels
+  CudaStream stream_;                // every batch's kernels but a large one's
   std::vector<CudaBucket> buckets_;  // those that every slot has a graph for
   CudaSlot slots_[kNumSlots];        // each belongs to the call that took it
 
@@ -104,11 +103,7 @@ class CudaEncoder::Impl {
 
   absl::Mutex enqueue_mu_;  // held while a batch's kernels are enqueued, so that no two mix
 
-  // Of the batches that are too large for the others. Held from their reserving to their answers' copy.
-  absl::Mutex large_mu_ ABSL_ACQUIRED_BEFORE(enqueue_mu_);
-  CudaBuffers large_ ABSL_GUARDED_BY(large_mu_);
-  std::atomic<int64_t> large_bytes_{0};  // of large_, for readers without the lock
-  std::atomic<int> since_large_{0};      // batches since large_ was used
+  CudaDocumentRunner documents_;  // batches above max_batch_tokens
 
   std::atomic<int64_t> busy_ns_{0};
   mutable std::atomic<int64_t> free_bytes_{0};  // as last asked for
@@ -127,8 +122,13 @@ CudaEncoder::Impl::~Impl() {
 
 absl::Status CudaEncoder::Impl::Init(const CudaShape& shape) {
   LION_RETURN_IF_ERROR(OpenDevice(options_.device));
+  // Above that of documents (model/cuda_steps.cc): what of their steps is enqueued stands back.
+  int lowest = 0;
+  int highest = 0;
   LION_RETURN_IF_ERROR(
-      cuda::CudaStatus(cudaStreamCreateWithFlags(stream_.out(), cudaStreamNonBlocking), "cudaStreamCreateWithFlags"));
+      cuda::CudaStatus(cudaDeviceGetStreamPriorityRange(&lowest, &highest), "cudaDeviceGetStreamPriorityRange"));
+  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaStreamCreateWithPriority(stream_.out(), cudaStreamNonBlocking, highest),
+                                        "cudaStreamCreateWithPriority"));
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
@@ -140,16 +140,18 @@ absl::Status CudaEncoder::Impl::Init(const CudaShape& shape) {
   weights_bytes_ = DeviceBytesOfThisThread() - before;
 
   LION_RETURN_IF_ERROR(ReserveStanding(static_cast<int64_t>(free_bytes)));
+  LION_RETURN_IF_ERROR(documents_.Create({options_.device, layers_.get(), &enqueue_mu_, &options_.on_stage}));
   // Copies that ran on the default stream are done before the first batch's stream reads what they wrote.
   LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaDeviceSynchronize(), "cudaDeviceSynchronize"));
-  if (!options_.graphs) return absl::OkStatus();
-  buckets_ = MakeBuckets(options_.max_batch_tokens);
-  for (CudaSlot& slot : slots_) {
-    LION_RETURN_IF_ERROR(cuda::Assign(
-        CudaGraphs::Capture(*layers_, buckets_, slot.buffers.upload.At<char>(0), work_.At<char>(0), stream_.get()),
-        &slot.graphs));
+  if (options_.graphs) {
+    buckets_ = MakeBuckets(options_.max_batch_tokens);
+    for (CudaSlot& slot : slots_) {
+      LION_RETURN_IF_ERROR(cuda::Assign(
+          CudaGraphs::Capture(*layers_, buckets_, slot.buffers.upload.At<char>(0), work_.At<char>(0), stream_.get()),
+          &slot.graphs));
+    }
   }
-  return absl::OkStatus();
+  return documents_.SetBudget();
 }
 
 // The buffers that stay. free_bytes: before the weights came.
@@ -179,34 +181,6 @@ absl::Status CudaEncoder::Impl::ReserveStanding(int64_t free_bytes) {
   return absl::OkStatus();
 }
 
-absl::Status CudaEncoder::Impl::ReserveLarge(const CudaLayout& layout) {
-  since_large_.store(0, std::memory_order_relaxed);
-  if (Fits(layout, large_, large_.work)) return absl::OkStatus();
-  large_ = CudaBuffers();
-  large_bytes_.store(0, std::memory_order_relaxed);
-  size_t free_bytes = 0;
-  size_t total_bytes = 0;
-  LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemGetInfo(&free_bytes, &total_bytes), "cudaMemGetInfo"));
-  if (layout.device_bytes() > static_cast<int64_t>(free_bytes)) {
-    return absl::ResourceExhaustedError(absl::StrCat("the batch needs ", layout.device_bytes(),
-                                                     " bytes of device memory, and ", free_bytes,
-                                                     " are free on cuda:", options_.device));
-  }
-  const absl::Status status = large_.Allocate({layout.upload_bytes, layout.work_bytes, layout.answer_bytes});
-  if (!status.ok()) large_ = CudaBuffers();
-  large_bytes_.store(large_.device_bytes(), std::memory_order_relaxed);
-  return status;
-}
-
-// Called after a batch that did not need them.
-void CudaEncoder::Impl::GiveBackLarge() {
-  if (large_bytes_.load(std::memory_order_relaxed) == 0) return;
-  if (since_large_.fetch_add(1, std::memory_order_relaxed) + 1 < kKeepLargeFor || !large_mu_.TryLock()) return;
-  large_ = CudaBuffers();
-  large_bytes_.store(0, std::memory_order_relaxed);
-  large_mu_.Unlock();
-}
-
 CudaLayout CudaEncoder::Impl::Arrange(const CudaBatch& batch, int* bucket) const {
   *bucket = ChooseBucket(buckets_, batch.counts);
   return ArrangeBatch(shape(), *bucket >= 0 ? InBucket(buckets_[*bucket], batch.counts) : batch.counts);
@@ -215,6 +189,7 @@ CudaLayout CudaEncoder::Impl::Arrange(const CudaBatch& batch, int* bucket) const
 int64_t CudaEncoder::Impl::EstimateBytes(absl::Span<const Row> rows) const {
   CudaBatch batch;
   PlanBatch(shape(), rows, &batch);
+  if (batch.counts.T > options_.max_batch_tokens) return documents_.EstimateBytes(batch);
   int bucket = -1;
   return Arrange(batch, &bucket).device_bytes();
 }
@@ -229,7 +204,7 @@ DeviceUsage CudaEncoder::Impl::usage() const {
   }
   DeviceUsage usage;
   usage.weights_bytes = weights_bytes_;
-  usage.buffer_bytes = work_.bytes() + large_bytes_.load(std::memory_order_relaxed);
+  usage.buffer_bytes = work_.bytes() + documents_.device_bytes();
   for (const CudaSlot& slot : slots_) usage.buffer_bytes += slot.buffers.device_bytes();
   usage.free_bytes = free_bytes_.load(std::memory_order_relaxed);
   usage.total_bytes = total_bytes_.load(std::memory_order_relaxed);
@@ -249,39 +224,44 @@ absl::StatusOr<CudaSlot*> CudaEncoder::Impl::Acquire(bool* alone) {
   return &slots_[taken - taken_];
 }
 
-// What the batch's caller is told.
-absl::Status CudaEncoder::Impl::Release(CudaSlot* slot, absl::Status status) {
-  absl::MutexLock lock(&mu_);
-  taken_[slot - slots_] = false;
+absl::Status CudaEncoder::Impl::NoteLoss(absl::Status status) {
   if (!absl::IsUnavailable(status)) return status;
   if (lost_.ok()) lost_ = NameLoss(std::move(status));
   is_lost_.store(true, std::memory_order_relaxed);
   return lost_;
 }
 
+// What the batch's caller is told.
+absl::Status CudaEncoder::Impl::Release(CudaSlot* slot, absl::Status status) {
+  absl::MutexLock lock(&mu_);
+  taken_[slot - slots_] = false;
+  return NoteLoss(std::move(status));
+}
+
 absl::Status CudaEncoder::Impl::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results) {
   bool alone = false;
   const absl::StatusOr<CudaSlot*> slot = Acquire(&alone);
   if (!slot.ok()) return slot.status();
-  return Release(*slot, EncodeIn(**slot, alone, rows, results));
+  absl::Status status = Release(*slot, EncodeIn(**slot, alone, rows, results));
+  documents_.GiveBack();
+  return status;
 }
 
 absl::Status CudaEncoder::Impl::EncodeIn(CudaSlot& slot, bool alone, absl::Span<const Row> rows,
                                          absl::Span<RowResult> results) {
   LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaSetDevice(options_.device), "cudaSetDevice"));
-  PlanBatch(shape(), rows, &slot.batch);
-  int bucket = -1;
-  const CudaLayout layout = Arrange(slot.batch, &bucket);
-  if (Fits(layout, slot.buffers, work_)) {
+  CudaLayout layout;
+  {
+    const Precedence::Batch before_documents(&documents_.precedence());
+    PlanBatch(shape(), rows, &slot.batch);
+    int bucket = -1;
+    layout = Arrange(slot.batch, &bucket);
     // A small batch that finds the device idle has nothing to overlap with: one stream saves it two events.
     const bool together = options_.on_stage != nullptr || (alone && bucket >= 0);
-    const absl::Status status = Compute(slot, slot.buffers, work_, bucket, layout, together, results);
-    GiveBackLarge();
-    return status;
+    LION_RETURN_IF_ERROR(Compute(slot, bucket, layout, together));
   }
-  absl::MutexLock lock(&large_mu_);
-  LION_RETURN_IF_ERROR(ReserveLarge(layout));
-  return Compute(slot, large_, large_.work, /*bucket=*/-1, layout, options_.on_stage != nullptr, results);
+  TakeAnswers(shape(), slot.batch, layout, slot.buffers.host_answers.At<char>(0), results);
+  return absl::OkStatus();
 }
 
 CudaRun CudaEncoder::Impl::RunIn(const CudaBuffers& ends, const DeviceBuffer& work, const CudaLayout& layout,
@@ -297,10 +277,10 @@ CudaRun CudaEncoder::Impl::RunIn(const CudaBuffers& ends, const DeviceBuffer& wo
   return run;
 }
 
-absl::Status CudaEncoder::Impl::Compute(CudaSlot& slot, const CudaBuffers& ends, const DeviceBuffer& work, int bucket,
-                                        const CudaLayout& layout, bool together, absl::Span<RowResult> results) {
+absl::Status CudaEncoder::Impl::Compute(CudaSlot& slot, int bucket, const CudaLayout& layout, bool together) {
+  const CudaBuffers& ends = slot.buffers;
   FillUpload(shape(), slot.batch, layout, ends.host_upload.At<char>(0));
-  absl::Status status = Enqueue(slot, ends, RunIn(ends, work, layout, slot.batch.counts), bucket, together);
+  absl::Status status = Enqueue(slot, RunIn(ends, work_, layout, slot.batch.counts), bucket, together);
   if (status.ok()) status = WaitForCuda(slot.done.get());
   if (!status.ok()) {
     // What was enqueued may still use the buffers. And this tells a lost device from a call that failed, whoever made
@@ -318,13 +298,12 @@ absl::Status CudaEncoder::Impl::Compute(CudaSlot& slot, const CudaBuffers& ends,
   LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaEventElapsedTime(&milliseconds, slot.started.get(), slot.computed.get()),
                                         "cudaEventElapsedTime"));
   busy_ns_.fetch_add(static_cast<int64_t>(milliseconds * 1e6f), std::memory_order_relaxed);
-  TakeAnswers(shape(), slot.batch, layout, ends.host_answers.At<char>(0), results);
   return absl::OkStatus();
 }
 
 // together: the copies go on the kernels' stream.
-absl::Status CudaEncoder::Impl::Enqueue(CudaSlot& slot, const CudaBuffers& ends, const CudaRun& run, int bucket,
-                                        bool together) {
+absl::Status CudaEncoder::Impl::Enqueue(CudaSlot& slot, const CudaRun& run, int bucket, bool together) {
+  const CudaBuffers& ends = slot.buffers;
   const cudaStream_t kernels = stream_.get();
   const cudaStream_t copies = together ? kernels : slot.copies.get();
   auto record = [](const CudaEvent& event, cudaStream_t stream) {
@@ -375,6 +354,20 @@ absl::Status CudaEncoder::Impl::Enqueue(CudaSlot& slot, const CudaBuffers& ends,
   }
   LION_RETURN_IF_ERROR(follow(copies, slot.computed));
   return copy_down();
+}
+
+absl::Status CudaEncoder::Impl::EncodeDocument(absl::Span<const Row> rows, absl::Span<RowResult> results,
+                                               EncodeControl* control) {
+  {
+    absl::MutexLock lock(&mu_);
+    if (!lost_.ok()) return lost_;
+  }
+  absl::Duration busy;
+  absl::Status status = cuda::CudaStatus(cudaSetDevice(options_.device), "cudaSetDevice");
+  if (status.ok()) status = documents_.Encode(rows, results, control, &busy);
+  busy_ns_.fetch_add(absl::ToInt64Nanoseconds(busy), std::memory_order_relaxed);
+  absl::MutexLock lock(&mu_);
+  return NoteLoss(std::move(status));
 }
 
 absl::StatusOr<int> CudaEncoder::Impl::MeasureCrossover() {
@@ -468,15 +461,12 @@ absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options
   return std::unique_ptr<CudaEncoder>(new CudaEncoder(std::move(impl)));
 }
 
-absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl*) {
+absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) {
   if (rows.size() != results.size()) return absl::InvalidArgumentError("results and rows differ in number");
   if (rows.empty()) return absl::OkStatus();
   LION_RETURN_IF_ERROR(CheckRows(impl_->options().config, classifies(), rows));
   int64_t T = 0;
   for (size_t b = 0; b < rows.size(); ++b) {
-    if (rows[b].output == RowOutput::kWindows) {
-      return absl::InvalidArgumentError(absl::StrCat("rows[", b, "]: windows are not available on CUDA"));
-    }
     const auto L = static_cast<int64_t>(rows[b].ids.size());
     if (max_row_tokens() > 0 && L > max_row_tokens()) {
       return absl::InvalidArgumentError(absl::StrCat("rows[", b, "]: ", L, " tokens, at most ", max_row_tokens(),
@@ -488,11 +478,15 @@ absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResul
     return absl::InvalidArgumentError(
         absl::StrCat("a batch of ", T, " tokens, at most ", std::numeric_limits<int32_t>::max(), " are possible"));
   }
-  return impl_->Encode(rows, results);
+  return T > max_batch_tokens() ? impl_->EncodeDocument(rows, results, control) : impl_->Encode(rows, results);
 }
 
 int CudaEncoder::max_concurrent_batches() const { return kNumSlots; }
 int64_t CudaEncoder::max_batch_tokens() const { return impl_->options().max_batch_tokens; }
+int64_t CudaEncoder::max_unstepped_tokens() const { return max_batch_tokens(); }
+int64_t CudaEncoder::RowBytes(const Row& row) const {
+  return static_cast<int64_t>(row.ids.size()) > max_batch_tokens() ? impl_->EstimateBytes({&row, 1}) : 0;
+}
 DeviceUsage CudaEncoder::usage() const { return impl_->usage(); }
 int64_t CudaEncoder::EstimateBytes(absl::Span<const Row> rows) const { return impl_->EstimateBytes(rows); }
 absl::StatusOr<int> CudaEncoder::MeasureCrossover() { return impl_->MeasureCrossover(); }

@@ -14,12 +14,17 @@
 // asleep. Two batches are in flight: while one computes, the next is planned and goes up, and the last comes down.
 // Nothing is allocated and nothing else waited for.
 //
-// Memory on the device, all of it taken at Create: the weights; two slots; and what is worked on, which both slots
-// share, since batches compute one after the other. It suffices for max_batch_tokens tokens in any rows. What a slot
-// has at its ends on the device it has again as pinned memory on the host: at base size 200 MB for 65,536 tokens. A
-// batch above that, which a single long row may be, gets buffers of its own, one such batch at a time; they are kept
-// for the next such batch and given back once 64 smaller ones have run since. EstimateBytes says what a batch takes;
-// one for which there is no memory is refused.
+// A batch above max_batch_tokens, which is mostly a single long row, runs in steps (cuda_document.h) on a stream of its
+// own and of lower priority, gives way to other batches and asks its EncodeControl
+// (cuda_document_runner.h). It takes no slot; one runs at a time, and others wait for it. Its bits are those that it
+// would have in one piece.
+//
+// Memory on the device that is taken at Create: the weights; two slots; and what is worked on, which both slots share,
+// since batches compute one after the other. It suffices for max_batch_tokens tokens in any rows. What a slot has at
+// its ends on the device it has again as pinned memory on the host: at base size 200 MB for 65,536 tokens. A batch
+// above that gets buffers of its own, by cuda_document.h's formula: in the form kKept if they fit into what is free,
+// else in the form kAgain if it may. They are kept for the next such batch and given back once 64 smaller ones have run
+// since. EstimateBytes says what a batch takes; one for which there is no memory is refused.
 //
 // A device that is lost (cuda_status.h says which errors mean that) stays lost: every later call is answered at once
 // and touches it no more.
@@ -78,17 +83,23 @@ class CudaEncoder : public Encoder {
 
   using Encoder::Encode;
   // INVALID_ARGUMENT for a row above max_row_tokens; RESOURCE_EXHAUSTED, naming both numbers, for a batch that needs
-  // more device memory than there is.
+  // more device memory than there is. control is asked by batches above max_batch_tokens alone; one of several rows
+  // counts as one row of all their tokens.
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) override;
 
   int max_concurrent_batches() const override;
   int64_t max_batch_tokens() const override;
+  int64_t max_unstepped_tokens() const override;
+
+  // 0 up to max_batch_tokens: what such a row runs in is there always. Above: in the form that fits into what was free
+  // after Create, else in the smallest that there is.
+  int64_t RowBytes(const Row& row) const override;
 
   // busy: while kernels of a batch ran.
   DeviceUsage usage() const override;
 
   // Device memory that a batch of these rows works in, beside the weights; what it allocates if it is above
-  // max_batch_tokens. Rows must be valid.
+  // max_batch_tokens, in the form that fits as in RowBytes. Rows must be valid.
   int64_t EstimateBytes(absl::Span<const Row> rows) const;
 
   // The longest row that Encode takes: the model's positions, kMaxFloat16Tokens; 0 = no limit.

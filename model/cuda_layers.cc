@@ -6,6 +6,8 @@
 #include <cmath>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
+#include "model/kernels/cuda/attention_kernels.h"
 #include "model/kernels/cuda/attention_launch.h"
 #include "model/kernels/cuda/cuda_status.h"
 
@@ -40,18 +42,52 @@ cuda::NormParams CudaLayers::Normalize(const CudaNorm& norm, float eps) const {
   return params;
 }
 
+// Where a tile's rows lie.
+class CudaLayers::Places {
+ public:
+  Places(const CudaShape& shape, const CudaRun& run, const Tile& tile) : shape_(shape), run_(run), tile_(tile) {}
+
+  char* x() const { return At(run_.layout.x, tile_.first * shape_.Ep * shape_.element); }
+  char* qkv() const { return At(run_.layout.qkv, in_span() * 3 * heads_width() * shape_.element); }
+  char* y() const { return At(run_.layout.y, in_span() * heads_width() * (shape_.y_float32 ? 4 : shape_.element)); }
+  char* normal_y() const { return shape_.y_float32 ? At(run_.layout.normal_y, 0) : y(); }
+  char* sum() const { return At(run_.layout.sum, 0); }
+  char* hidden() const { return At(run_.layout.hidden, 0); }
+  cuda::Fp8Rows x_fp8() const {
+    if (!shape_.fp8) return {};
+    return {run_.Work<uint8_t>(run_.layout.x_fp8) + tile_.first * shape_.Ep,
+            run_.Work<float>(run_.layout.x_scales) + tile_.first};
+  }
+  cuda::Fp8Rows y_fp8() const {
+    if (!shape_.fp8) return {};
+    return {run_.Work<uint8_t>(run_.layout.y_fp8), run_.Work<float>(run_.layout.y_scales)};
+  }
+  // What the products read: x and y, or in fp8 their copies in e4m3.
+  const void* product_x() const { return shape_.fp8 ? static_cast<const void*>(x_fp8().values) : x(); }
+  const void* product_y() const { return shape_.fp8 ? static_cast<const void*>(y_fp8().values) : normal_y(); }
+
+ private:
+  int64_t in_span() const { return tile_.first - tile_.span_first; }
+  int64_t heads_width() const { return shape_.H * shape_.Dp; }
+  char* At(int64_t offset, int64_t bytes) const { return run_.Work<char>(offset) + bytes; }
+
+  const CudaShape& shape_;
+  const CudaRun& run_;
+  const Tile& tile_;
+};
+
 // The gates that layer reads, made where its x is; none past the last layer or without LION-S.
-cuda::GateParams CudaLayers::Gates(const CudaRun& run, size_t layer) const {
+cuda::GateParams CudaLayers::Gates(const CudaRun& run, const Tile& tile, size_t layer) const {
   cuda::GateParams params;
   if (shape_.variant != Variant::kS || layer >= weights_.layers.size()) return params;
   params.H = static_cast<int>(shape_.H);
   params.weight = weights_.layers[layer].gate_weight.At<float>(0);
   params.bias = weights_.layers[layer].gate_bias.At<float>(0);
-  params.log_a = run.Work<float>(run.layout.log_a);
+  params.log_a = run.Work<float>(run.layout.log_a) + tile.first * shape_.H;
   return params;
 }
 
-absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) const {
+cuda::AttentionParams CudaLayers::Attention(const CudaRun& run, size_t layer) const {
   const CudaLayout& layout = run.layout;
   cuda::AttentionParams params;
   params.type = shape_.type;
@@ -76,99 +112,151 @@ absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) cons
   params.plain = run.counts.plain;
   params.plain_y = run.Work<float>(layout.plain_y);
   if (run.counts.states > 0) params.states = run.Work<char>(layout.states);
-  return cuda::LaunchAttention(params, run.stream);
+  return params;
 }
 
-absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
-  const CudaLayout& layout = run.layout;
-  const int64_t T = run.counts.T;
-  void* x = run.Work<char>(layout.x);
-  void* sum = run.Work<char>(layout.sum);
-  void* qkv = run.Work<char>(layout.qkv);
-  void* y = run.Work<char>(layout.y);
-  void* hidden = run.Work<char>(layout.hidden);
-  // What the products read: x and y, or in fp8 their copies in e4m3.
-  cuda::Fp8Rows x_fp8;
-  cuda::Fp8Rows y_fp8;
-  if (shape_.fp8) {
-    x_fp8 = {run.Work<uint8_t>(layout.x_fp8), run.Work<float>(layout.x_scales)};
-    y_fp8 = {run.Work<uint8_t>(layout.y_fp8), run.Work<float>(layout.y_scales)};
-  }
-  const void* product_x = shape_.fp8 ? x_fp8.values : x;
-  // A float16 row does not fit where the fp32 one lies that it is made of: q, k and v are of no more use by then.
-  void* normal_y = shape_.y_float32 ? qkv : y;
-  const void* product_y = shape_.fp8 ? y_fp8.values : normal_y;
+absl::Status CudaLayers::EnqueueAttention(const CudaRun& run, size_t layer) const {
+  return cuda::LaunchAttention(Attention(run, layer), run.stream);
+}
 
-  run.Stage("embed");
+absl::Status CudaLayers::EnqueueSlice(const CudaRun& run, const DocumentPlan& plan, const DocumentWork& work,
+                                      size_t layer) const {
+  cuda::AttentionParams params = Attention(run, layer);
+  cuda::TensorKernel kernel = cuda::TensorKernel::kScan;
+  if (work.kind != DocumentWork::kScan) {
+    const DocumentSlice& slice = plan.slices[work.slice];
+    kernel = work.kind == DocumentWork::kOutputs ? cuda::TensorKernel::kOutputs : cuda::TensorKernel::kSums;
+    params.counts = run.Uploaded<int32_t>(run.layout.slice_counts) + 2 * work.slice;
+    params.max_segments = slice.num_segments;
+    if (work.kind == DocumentWork::kSumsAgain) {
+      params.segments = run.Uploaded<cuda::Segment>(run.layout.again_segments);
+      params.states = run.Work<char>(run.layout.again_states);
+      params.max_states = static_cast<int>(run.counts.again_states);
+    }
+    params.segments += slice.first_segment;
+    if (plan.form == DocumentForm::kAgain) {
+      params.T = slice.count;
+      if (params.log_a != nullptr) params.log_a += slice.first * params.log_a_token_stride;
+    }
+  }
+  cuda::LaunchFailure failure;
+  cuda::EnqueueTensorKernel(kernel, params, run.stream, &failure);
+  if (failure.error == cudaSuccess) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat(failure.call, ": ", cudaGetErrorString(failure.error)));
+}
+
+absl::Status CudaLayers::EnqueueEmbed(const CudaRun& run, const Tile& tile) const {
+  const Places at(shape_, run, tile);
   cuda::EmbedParams embed;
   embed.type = shape_.type;
-  embed.T = T;
+  embed.T = tile.count;
   embed.W = static_cast<int>(shape_.Ep);
-  embed.ids = run.Uploaded<uint32_t>(layout.ids);
-  embed.type_ids = run.Uploaded<uint32_t>(layout.type_ids);
+  embed.ids = run.Uploaded<uint32_t>(run.layout.ids) + tile.first;
+  embed.type_ids = run.Uploaded<uint32_t>(run.layout.type_ids) + tile.first;
   embed.words = weights_.words.At<float>(0);
   embed.types = weights_.types.At<float>(0);
   if (shape_.positions) {
-    embed.positions = run.Uploaded<uint32_t>(layout.positions);
+    embed.positions = run.Uploaded<uint32_t>(run.layout.positions) + tile.first;
     embed.position_table = weights_.positions.At<float>(0);
   }
   embed.norm = Normalize(weights_.embedding_norm, eps_);
-  embed.gates = Gates(run, 0);
-  embed.x = x;
-  embed.fp8 = x_fp8;
-  LION_RETURN_IF_ERROR(cuda::LaunchEmbed(embed, run.stream));
+  embed.gates = Gates(run, tile, 0);
+  embed.x = at.x();
+  embed.fp8 = at.x_fp8();
+  run.Stage("embed");
+  return cuda::LaunchEmbed(embed, run.stream);
+}
 
+absl::Status CudaLayers::EnqueueProject(const CudaRun& run, const Tile& tile, size_t layer) const {
+  const Places at(shape_, run, tile);
+  run.Stage("qkv");
+  return weights_.layers[layer].qkv->Run(
+      {.M = tile.count, .x = at.product_x(), .x_scales = at.x_fp8().scales, .y = at.qkv()}, run.stream);
+}
+
+absl::Status CudaLayers::EnqueueFeed(const CudaRun& run, const Tile& tile, size_t n) const {
+  const CudaLayer& layer = weights_.layers[n];
+  const Places at(shape_, run, tile);
+  const int64_t M = tile.count;
+  cuda::LayerNormParams norm;
+  norm.type = shape_.type;
+  norm.T = M;
+  if (norm_after_) {
+    run.Stage("norm after");
+    norm.W = static_cast<int>(shape_.H * shape_.Dp);
+    norm.x = at.y();
+    norm.norm = Normalize(layer.after, kAfterEps);
+    norm.norm.column_mask = static_cast<int32_t>(shape_.Dp - 1);
+    norm.norm.true_width = static_cast<int32_t>(shape_.D);
+    norm.x_float32 = shape_.y_float32;
+    norm.out = shape_.fp8 ? nullptr : at.normal_y();
+    norm.fp8 = at.y_fp8();
+    LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
+  } else if (shape_.fp8) {
+    run.Stage("round y");
+    cuda::QuantizeParams quantize;
+    quantize.type = shape_.type;
+    quantize.T = M;
+    quantize.W = static_cast<int>(shape_.H * shape_.Dp);
+    quantize.x = at.y();
+    quantize.fp8 = at.y_fp8();
+    LION_RETURN_IF_ERROR(cuda::LaunchQuantize(quantize, run.stream));
+  }
+  norm.W = static_cast<int>(shape_.Ep);
+  norm.x = at.sum();
+  norm.x_float32 = false;
+  norm.out = at.x();
+  norm.fp8 = at.x_fp8();
+  run.Stage("out");
+  LION_RETURN_IF_ERROR(layer.out->Run(
+      {.M = M, .x = at.product_y(), .x_scales = at.y_fp8().scales, .residual = at.x(), .y = at.sum()}, run.stream));
+  run.Stage("norm");
+  norm.norm = Normalize(layer.attention_norm, eps_);
+  LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
+  run.Stage("up");
+  LION_RETURN_IF_ERROR(
+      layer.up->Run({.M = M, .x = at.product_x(), .x_scales = at.x_fp8().scales, .y = at.hidden()}, run.stream));
+  run.Stage("down");
+  LION_RETURN_IF_ERROR(layer.down->Run({.M = M, .x = at.hidden(), .residual = at.x(), .y = at.sum()}, run.stream));
+  run.Stage("norm");
+  norm.norm = Normalize(layer.output_norm, eps_);
+  norm.gates = Gates(run, tile, n + 1);
+  return cuda::LaunchLayerNorm(norm, run.stream);
+}
+
+absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
+  const Tile all{0, run.counts.T, 0};
+  LION_RETURN_IF_ERROR(EnqueueEmbed(run, all));
   for (size_t n = 0; n < weights_.layers.size(); ++n) {
-    const CudaLayer& layer = weights_.layers[n];
-    run.Stage("qkv");
-    LION_RETURN_IF_ERROR(layer.qkv->Run({.M = T, .x = product_x, .x_scales = x_fp8.scales, .y = qkv}, run.stream));
+    LION_RETURN_IF_ERROR(EnqueueProject(run, all, n));
     run.Stage("attention");
     LION_RETURN_IF_ERROR(EnqueueAttention(run, n));
-    cuda::LayerNormParams norm;
-    norm.type = shape_.type;
-    norm.T = T;
-    if (norm_after_) {
-      run.Stage("norm after");
-      norm.W = static_cast<int>(shape_.H * shape_.Dp);
-      norm.x = y;
-      norm.norm = Normalize(layer.after, kAfterEps);
-      norm.norm.column_mask = static_cast<int32_t>(shape_.Dp - 1);
-      norm.norm.true_width = static_cast<int32_t>(shape_.D);
-      norm.x_float32 = shape_.y_float32;
-      norm.out = shape_.fp8 ? nullptr : normal_y;
-      norm.fp8 = y_fp8;
-      LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
-    } else if (shape_.fp8) {
-      run.Stage("round y");
-      cuda::QuantizeParams quantize;
-      quantize.type = shape_.type;
-      quantize.T = T;
-      quantize.W = static_cast<int>(shape_.H * shape_.Dp);
-      quantize.x = y;
-      quantize.fp8 = y_fp8;
-      LION_RETURN_IF_ERROR(cuda::LaunchQuantize(quantize, run.stream));
-    }
-    norm.W = static_cast<int>(shape_.Ep);
-    norm.x = sum;
-    norm.x_float32 = false;
-    norm.out = x;
-    norm.fp8 = x_fp8;
-    run.Stage("out");
-    LION_RETURN_IF_ERROR(
-        layer.out->Run({.M = T, .x = product_y, .x_scales = y_fp8.scales, .residual = x, .y = sum}, run.stream));
-    run.Stage("norm");
-    norm.norm = Normalize(layer.attention_norm, eps_);
-    LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
-    run.Stage("up");
-    LION_RETURN_IF_ERROR(layer.up->Run({.M = T, .x = product_x, .x_scales = x_fp8.scales, .y = hidden}, run.stream));
-    run.Stage("down");
-    LION_RETURN_IF_ERROR(layer.down->Run({.M = T, .x = hidden, .residual = x, .y = sum}, run.stream));
-    run.Stage("norm");
-    norm.norm = Normalize(layer.output_norm, eps_);
-    norm.gates = Gates(run, n + 1);
-    LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
+    LION_RETURN_IF_ERROR(EnqueueFeed(run, all, n));
   }
   return absl::OkStatus();
+}
+
+absl::Status CudaLayers::EnqueueWork(const CudaRun& run, const DocumentPlan& plan, const DocumentWork& work,
+                                     size_t layer) const {
+  const Tile tile{work.first, work.count, plan.SpanFirst(work)};
+  switch (work.kind) {
+    case DocumentWork::kEmbed:
+      return EnqueueEmbed(run, tile);
+    case DocumentWork::kProject:
+      return EnqueueProject(run, tile, layer);
+    case DocumentWork::kFeed:
+      return EnqueueFeed(run, tile, layer);
+    case DocumentWork::kAttention:
+      run.Stage("attention");
+      return EnqueueAttention(run, layer);
+    case DocumentWork::kSums:
+    case DocumentWork::kScan:
+    case DocumentWork::kSumsAgain:
+    case DocumentWork::kOutputs:
+      run.Stage("attention");
+      return EnqueueSlice(run, plan, work, layer);
+  }
+  return absl::InternalError("no such work");
 }
 
 absl::Status CudaLayers::EnqueueHeads(const CudaRun& run) const {

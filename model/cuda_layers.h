@@ -11,7 +11,8 @@
 // attention, one launch for rows of mixed lengths and forms; layer_norm_after; product; residual, LayerNorm; product
 // with GELU; product; residual, LayerNorm and the next layer's gates. EnqueueHeads: means, Dense, classifier, token
 // vectors. x and the products are of the model's dtype with fp32 sums; gates, decays, states, LayerNorm, means and
-// heads are fp32. A row's bits depend on the row alone (kernels/cuda/*_launch.h, cuda_linear.h).
+// heads are fp32. A row's bits depend on the row alone (kernels/cuda/*_launch.h, cuda_linear.h). EnqueueWork is the
+// same forward pass piece by piece (cuda_document.h).
 
 #include <cuda_runtime_api.h>
 
@@ -23,6 +24,7 @@
 #include "absl/status/statusor.h"
 #include "model/config.h"
 #include "model/cuda_batch.h"
+#include "model/cuda_document.h"
 #include "model/cuda_linear.h"
 #include "model/cuda_weights.h"
 #include "model/kernels/cuda/rows_launch.h"
@@ -68,22 +70,42 @@ class CudaLayers {
   // From ids to last hidden states, in run.layout.x.
   absl::Status EnqueueForward(const CudaRun& run) const;
 
+  // One piece of the forward pass of a batch that runs in steps. layer: not for kEmbed.
+  absl::Status EnqueueWork(const CudaRun& run, const DocumentPlan& plan, const DocumentWork& work, size_t layer) const;
+
   // From last hidden states to the answers' buffer.
   absl::Status EnqueueHeads(const CudaRun& run) const;
 
   // One layer's attention alone, from and to the work buffer.
   absl::Status EnqueueAttention(const CudaRun& run, size_t layer) const;
 
+  // A second stream, whose kernels are to run beside those of any other. Until now all shared what products work in.
+  absl::Status AddStream(cudaStream_t stream) { return lt_->AddStream(stream); }
+
   // With the heads' widths.
   const CudaShape& shape() const { return shape_; }
+  size_t num_layers() const { return weights_.layers.size(); }
   bool has_head(CudaHead head) const { return !weights_.heads[head].empty(); }
   // Tensors of the checkpoint that nothing uses.
   const std::vector<std::string>& unused_tensors() const { return unused_; }
 
  private:
+  // Tokens [first, first + count) of a batch, of whose q, k, v and y those from span_first on are there.
+  struct Tile {
+    int64_t first = 0;
+    int64_t count = 0;
+    int64_t span_first = 0;
+  };
+  class Places;
+
   CudaLayers() = default;
+  absl::Status EnqueueEmbed(const CudaRun& run, const Tile& tile) const;
+  absl::Status EnqueueProject(const CudaRun& run, const Tile& tile, size_t layer) const;
+  absl::Status EnqueueFeed(const CudaRun& run, const Tile& tile, size_t layer) const;
+  absl::Status EnqueueSlice(const CudaRun& run, const DocumentPlan& plan, const DocumentWork& work, size_t layer) const;
+  cuda::AttentionParams Attention(const CudaRun& run, size_t layer) const;
   cuda::NormParams Normalize(const CudaNorm& norm, float eps) const;
-  cuda::GateParams Gates(const CudaRun& run, size_t layer) const;
+  cuda::GateParams Gates(const CudaRun& run, const Tile& tile, size_t layer) const;
 
   CudaShape shape_;
   float eps_ = 0;

@@ -95,6 +95,20 @@ absl::StatusOr<std::unique_ptr<CublasLt>> CublasLt::Create() {
   return lt;
 }
 
+absl::Status CublasLt::AddStream(cudaStream_t stream) {
+  DeviceBuffer workspace;
+  LION_RETURN_IF_ERROR(cuda::Assign(DeviceBuffer::Allocate(kWorkspaceBytes), &workspace));
+  workspaces_.emplace_back(stream, std::move(workspace));
+  return absl::OkStatus();
+}
+
+void* CublasLt::WorkspaceOf(cudaStream_t stream) const {
+  for (const auto& [owner, workspace] : workspaces_) {
+    if (owner == stream) return workspace.data();
+  }
+  return workspace_.data();
+}
+
 CublasLt::~CublasLt() {
   if (handle_ != nullptr) cublasLtDestroy(handle_);
 }
@@ -347,7 +361,7 @@ absl::Status CudaLinear::Multiply(const cublasLtMatmulAlgo_t& algorithm, const v
     }
     LION_RETURN_IF_ERROR(LtStatus(
         cublasLtMatmul(lt_->handle_, operation_, &one, weight, &layouts.weight, in, &layouts.x, &beta, residual,
-                       &layouts.y, out, &layouts.y, &algorithm, lt_->workspace_.data(), kWorkspaceBytes, stream),
+                       &layouts.y, out, &layouts.y, &algorithm, lt_->WorkspaceOf(stream), kWorkspaceBytes, stream),
         "cublasLtMatmul"));
   }
   return absl::OkStatus();

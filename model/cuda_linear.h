@@ -56,7 +56,8 @@ struct CudaLinearAlgorithms {
   std::vector<std::pair<int64_t, cublasLtMatmulAlgo_t>> few;
 };
 
-// cuBLASLt's handle, its workspace and the algorithms chosen so far: one a device and stream. Not thread-safe.
+// cuBLASLt's handle, its workspaces and the algorithms chosen so far: one a device. Products on one stream, or one
+// behind the other, share a workspace; a stream that runs beside others is to be added. Not thread-safe.
 class CublasLt {
  public:
   static absl::StatusOr<std::unique_ptr<CublasLt>> Create();
@@ -64,11 +65,17 @@ class CublasLt {
   CublasLt(const CublasLt&) = delete;
   CublasLt& operator=(const CublasLt&) = delete;
 
+  // Gives products on this stream a workspace of their own. RESOURCE_EXHAUSTED without memory.
+  absl::Status AddStream(cudaStream_t stream);
+
  private:
   friend class CudaLinear;
   CublasLt() = default;
+  void* WorkspaceOf(cudaStream_t stream) const;
+
   cublasLtHandle_t handle_ = nullptr;
-  DeviceBuffer workspace_;
+  DeviceBuffer workspace_;  // of all streams but
+  std::vector<std::pair<cudaStream_t, DeviceBuffer>> workspaces_;
   DeviceBuffer ones_;  // fp32, as many as a product has rows
   std::map<std::pair<decltype(CudaLinearOptions().Key()), bool>, CudaLinearAlgorithms> algorithms_;  // bool: has a bias
 };

@@ -125,6 +125,63 @@ TEST(PlanBatchTest, ReplacesThePlanBefore) {
   EXPECT_EQ(batch.plan.segments.size(), 1u);
 }
 
+// Every window's blocks hold its tokens, each once and in order, and no row has more blocks or vectors than tokens.
+TEST(PlanBatchTest, WindowsAreMeansOfTheirTokens) {
+  std::mt19937 random(4);
+  for (int i = 0; i < 400; ++i) {
+    const int64_t before = static_cast<int64_t>(random() % 70);
+    const int64_t L = 1 + static_cast<int64_t>(random() % 2000);
+    const int64_t size = 1 + static_cast<int64_t>(random() % (i % 4 == 0 ? 2500 : 300));
+    const int64_t stride = i % 3 == 0 ? size : 1 + static_cast<int64_t>(random() % size);
+    Rows rows;
+    if (before > 0) rows.Add(before, ComputeMode::kChunked, RowOutput::kPooledMean);
+    rows.Add(L, ComputeMode::kChunked, RowOutput::kWindows);
+    rows.rows.back().window_tokens = size;
+    rows.rows.back().window_stride = stride;
+    const CudaBatch batch = Plan(Shape(), rows);
+    const CudaBatch::Group& group = batch.groups[kPooledHead];
+    const int64_t num_windows = NumWindows(L, size, stride);
+    const size_t mean_rows = before > 0 ? 1 : 0;
+    ASSERT_EQ(group.num_vectors.back(), num_windows);
+    ASSERT_EQ(static_cast<int64_t>(group.rows.size()), num_windows + static_cast<int64_t>(mean_rows));
+    EXPECT_EQ(batch.counts.rows[kPooledHead], num_windows + static_cast<int64_t>(mean_rows));
+    EXPECT_LE(batch.counts.blocks[kPooledHead], L + before);
+    EXPECT_LE(num_windows, L);
+    for (int64_t w = 0; w < num_windows; ++w) {
+      const cuda::PooledRow& row = group.rows[w + mean_rows];
+      int64_t token = before + w * stride;
+      for (int b = 0; b < row.num_blocks; ++b) {
+        const cuda::TokenBlock& block = group.blocks[row.first_block + b];
+        ASSERT_EQ(block.start, token);
+        ASSERT_GT(block.count, 0);
+        ASSERT_LE(block.count, cuda::kMeanBlockRows);
+        token += block.count;
+      }
+      ASSERT_EQ(token, before + std::min(w * stride + size, L));
+      ASSERT_EQ(row.count, std::min(size, L - w * stride));
+    }
+  }
+}
+
+TEST(PlanBatchTest, AWindowAsLongAsItsRowIsSummedAsItsMean) {
+  for (int64_t stride : {1, 64, 999, 1500}) {
+    Rows mean;
+    mean.Add(1000, ComputeMode::kChunked, RowOutput::kPooledMean);
+    Rows window;
+    window.Add(1000, ComputeMode::kChunked, RowOutput::kWindows);
+    window.rows[0].window_tokens = 1500;
+    window.rows[0].window_stride = stride;
+    const CudaBatch a = Plan(Shape(), mean);
+    const CudaBatch b = Plan(Shape(), window);
+    const auto& blocks = b.groups[kPooledHead].blocks;
+    ASSERT_EQ(blocks.size(), a.groups[kPooledHead].blocks.size());
+    for (size_t i = 0; i < blocks.size(); ++i) {
+      EXPECT_EQ(blocks[i].start, a.groups[kPooledHead].blocks[i].start);
+      EXPECT_EQ(blocks[i].count, a.groups[kPooledHead].blocks[i].count);
+    }
+  }
+}
+
 struct Array {
   int64_t offset;
   int64_t bytes;
@@ -344,6 +401,31 @@ TEST(TakeAnswersTest, GivesEachRowItsVectors) {
   EXPECT_EQ(results[2].values.back(), 3);
   EXPECT_EQ(results[3].values.front(), 2);
   EXPECT_EQ(results[4].values.back(), 5);
+}
+
+TEST(TakeAnswersTest, GivesARowOfWindowsOneVectorEach) {
+  const CudaShape shape = Shape();
+  Rows rows;
+  rows.Add(2, ComputeMode::kParallel, RowOutput::kPooledMean);
+  rows.Add(10, ComputeMode::kParallel, RowOutput::kWindows);
+  rows.rows[1].window_tokens = 4;
+  rows.rows[1].window_stride = 3;
+  rows.Add(3, ComputeMode::kParallel, RowOutput::kPooledCls);
+  const CudaBatch batch = Plan(shape, rows);
+  const CudaLayout layout = ArrangeBatch(shape, batch.counts);
+  std::vector<float> answers(layout.answer_bytes / 4, -1);
+  for (int64_t v = 0; v < 5; ++v) {
+    std::fill_n(answers.begin() + layout.answers[kPooledHead] / 4 + v * 160, 150, static_cast<float>(v));
+  }
+  std::vector<RowResult> results(3);
+  TakeAnswers(shape, batch, layout, reinterpret_cast<const char*>(answers.data()), absl::MakeSpan(results));
+  ASSERT_EQ(results[1].num_vectors, 3);
+  ASSERT_EQ(results[1].values.size(), 450u);
+  EXPECT_EQ(results[0].values.back(), 0);
+  EXPECT_EQ(results[1].values[0], 1);
+  EXPECT_EQ(results[1].values[150], 2);
+  EXPECT_EQ(results[1].values[449], 3);
+  EXPECT_EQ(results[2].values[0], 4);
 }
 
 }  // namespace
