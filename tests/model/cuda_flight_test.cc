@@ -21,6 +21,7 @@
 #include "model/cuda_batch.h"
 #include "model/cuda_encoder.h"
 #include "model/kernels/cuda/rows_launch.h"
+#include "tests/model/cuda_encoders.h"
 #include "tests/model/cuda_test.h"
 #include "tests/model/random_model.h"
 
@@ -40,24 +41,10 @@ class CudaFlightTest : public OnCudaDevice<> {
   }
 
   static CudaEncoder::Options EncoderOptions(const RandomModel& model, DType dtype = DType::kBFloat16) {
-    CudaEncoder::Options options;
-    const std::string& directory = model.directory();
-    absl::StatusOr<std::string> text = ReadTextFile(directory + "/config.json", 1 << 20);
-    absl::StatusOr<TextConfig> config = ParseTextConfig(*text, "config.json");
-    options.config = *config;
-    absl::StatusOr<PipelineConfig> pipeline = ReadPipeline(directory, options.config.hidden_width);
-    options.pipeline = *pipeline;
-    absl::StatusOr<std::unique_ptr<WeightFiles>> weights = WeightFiles::OpenDirectory(directory);
-    options.weights = *std::move(weights);
-    options.dtype = dtype;
-    options.max_batch_tokens = 8192;
-    return options;
+    return CudaOptionsOf(model, dtype);
   }
-
   static std::unique_ptr<CudaEncoder> Create(CudaEncoder::Options options) {
-    absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(options));
-    EXPECT_TRUE(encoder.ok()) << encoder.status();
-    return encoder.ok() ? *std::move(encoder) : nullptr;
+    return CreateCudaEncoder(std::move(options));
   }
 };
 
@@ -82,12 +69,7 @@ Batch RandomBatch(int64_t max_tokens, int64_t vocab_size, uint32_t seed, bool re
 }
 
 std::vector<std::vector<float>> Encode(CudaEncoder& encoder, const std::vector<Row>& rows) {
-  std::vector<RowResult> results(rows.size());
-  const absl::Status status = encoder.Encode(rows, absl::MakeSpan(results));
-  EXPECT_TRUE(status.ok()) << status;
-  std::vector<std::vector<float>> values;
-  for (RowResult& result : results) values.push_back(std::move(result.values));
-  return values;
+  return EncodeValues(encoder, rows);
 }
 
 TEST_F(CudaFlightTest, AGraphGivesTheBitsOfItsKernels) {
@@ -179,7 +161,8 @@ TEST_F(CudaFlightTest, ARefusedBatchLeavesTheNextOneFine) {
   const auto expected = Encode(*encoder, batch.rows);
   const std::vector<uint32_t> ids = RandomIds(100000, ModelOptions().vocab_size, 1);
   const Row row = {ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens};
-  const std::vector<Row> many(encoder->usage().total_bytes / encoder->EstimateBytes({&row, 1}) + 1, row);
+  // Twice what there is: a row costs less beside others, which share its tile.
+  const std::vector<Row> many(2 * encoder->usage().total_bytes / encoder->EstimateBytes({&row, 1}) + 1, row);
   std::vector<RowResult> unused(many.size());
   const absl::Status status = encoder->Encode(many, absl::MakeSpan(unused));
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
