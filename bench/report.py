@@ -77,6 +77,10 @@ def targets(found):
             at_least(f"service, share of the engine, ids, at {load['tokens']:,}", load.get("share_of_engine"), 0.9)
     for length, ratio in (service.get("ratio_to_one_gpu") or {}).items():
         at_least(f"service on all GPUs, times one, at {int(length):,}", ratio, 1.9)
+    documents = found.get("documents") or {}
+    at_least("documents: tokens/s at 1,048,576 over those at 8,192", (documents.get("throughput") or {}).get("ratio"), 0.9)
+    at_most("documents: short texts' p99 beside them over theirs alone", (documents.get("beside") or {}).get("p99_ratio"), 3)
+    at_most("documents: what steps cost, share of the time in one piece", (documents.get("steps") or {}).get("loss"), 0.1)
     return rows
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import report  # noqa: E402
 
-STAGES = ["engine", "service", "quality", "peers", "engine_others", "kernels"]
+STAGES = ["engine", "service", "quality", "peers", "documents", "engine_others", "kernels"]
 
 
 def output(*command):
@@ -86,6 +86,11 @@ class Run:
 
     def peers(self):
         self.found["peers"] = self.json_of("peers", sys.executable, ROOT / "bench/peers/cuda_peers.py", *(["--short"] if self.args.short else []))
+
+    def documents(self):
+        short = ["--short"] if self.args.short else []
+        self.found["documents"] = self.json_of("documents", self.args.bin / "cuda_document_bench", *short)
+        self.found["length_peers"] = self.json_of("length_peers", sys.executable, ROOT / "bench/peers/cuda_length_peers.py", *short)
 
     def service(self):
         engine = self.args.out / "engine.json"

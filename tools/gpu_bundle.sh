@@ -54,7 +54,7 @@ cat > "$out/run.sh" <<'RUN'
 #   tests     every CUDA test (GTEST_FILTER chooses)      peers     what others reach on this GPU
 #   sanitize  compute-sanitizer over the kernels' tests   service   latency and throughput through gRPC
 #   bench     engine (LION-S against its floor),          quality   what each precision costs
-#             engine_others and kernels
+#             engine_others and kernels                   documents rows up to ten million tokens
 #
 # Figures go to cuda_bench.json in the folder $OUT, or in out/ beside this file, after every stage. DEVICE=cuda:0,cuda:1 measures two GPUs, SHORT=1 small models.
 # Says how long each stage took; exits with the number of stages that failed.
@@ -107,7 +107,7 @@ for name in "$@"; do
     tests) stage tests run_tests ;;
     sanitize) stage sanitize tools/cuda_sanitize.sh "$here/bin" ;;
     bench) benches+=,engine,engine_others,kernels ;;
-    engine | engine_others | kernels | peers | service | quality) benches+=,$name ;;
+    engine | engine_others | kernels | peers | service | quality | documents) benches+=,$name ;;
     *) echo "run.sh: no stage $name" >&2; exit 2 ;;
   esac
 done
