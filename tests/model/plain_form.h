@@ -29,6 +29,14 @@ enum class PlainType { kFloat64, kFloat32, kBFloat16, kFloat16, kInt8, kFp8 };
 std::vector<double> PlainForm(const RandomModelOptions& options, const std::map<std::string, NamedTensor>& tensors,
                               const std::vector<uint32_t>& ids, PlainType type);
 
+// The same of a model of one layer without absolute positions, at some positions of a sequence that may be very long:
+// (positions, E). What is made of a token there depends on its id alone, so that a position costs O(L) for each head,
+// and the sequence O(L) memory. Attention is the full one at any length; in lower types each of its scores is rounded
+// as in PlainForm, and their sum over tokens is exact.
+std::vector<double> PlainFormAt(const RandomModelOptions& options, const std::map<std::string, NamedTensor>& tensors,
+                                const std::vector<uint32_t>& ids, const std::vector<int64_t>& positions,
+                                PlainType type);
+
 }  // namespace lion
 
 #endif  // LION_TESTS_MODEL_PLAIN_FORM_H_
