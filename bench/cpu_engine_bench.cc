@@ -49,6 +49,7 @@ ABSL_FLAG(std::vector<std::string>, dtypes, (std::vector<std::string>{"float32",
 ABSL_FLAG(std::vector<std::string>, lengths,
           (std::vector<std::string>{"16", "21", "64", "133", "512", "2048", "8192", "32768"}), "tokens a row");
 ABSL_FLAG(std::vector<std::string>, modes, std::vector<std::string>{"auto"}, "auto, parallel, chunked, recurrent");
+ABSL_FLAG(int, alone, 21, "tokens of the row that is run alone, for its latency; 0 = none");
 ABSL_FLAG(int, batch_tokens, 4096, "tokens a batch is filled to");
 ABSL_FLAG(int, repeats, 5, "pairs of engine and floor");
 ABSL_FLAG(int, threads, 0, "0 = one a core");
@@ -189,7 +190,9 @@ class Bench {
     const std::string path = absl::GetFlag(FLAGS_json);
     if (!path.empty()) {
       std::ofstream file(path);
-      file << nlohmann::json{{"cpu", CpuName()}, {"threads", pool_.num_threads()}, {"rows", rows_}}.dump(1) << "\n";
+      const nlohmann::json found = {
+          {"cpu", CpuName()}, {"threads", pool_.num_threads()}, {"rows", rows_}, {"alone", alone_}};
+      file << found.dump(1) << "\n";
       if (!file.flush()) Die("cannot write " + path);
     }
     return failures_ == 0 ? 0 : 1;
@@ -237,6 +240,29 @@ class Bench {
         RunLength(options, *encoder, times, floor, {size_name, variant, dtype, L, mode});
       }
     }
+    if (absl::GetFlag(FLAGS_alone) > 0) RunAlone(options, *encoder, size_name, variant, dtype, crossover);
+  }
+
+  // One row at a time: the engine's part of a lone request's latency.
+  void RunAlone(const RandomModelOptions& options, CpuEncoder& encoder, const std::string& size_name, Variant variant,
+                DType dtype, int crossover) {
+    const int64_t L = absl::GetFlag(FLAGS_alone);
+    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, 5);
+    const ComputeMode mode = L <= crossover ? ComputeMode::kParallel : ComputeMode::kChunked;
+    std::vector<double> ms;
+    for (int i = 0; i < 40 * absl::GetFlag(FLAGS_repeats); ++i) {
+      ms.push_back(1e3 * Time([&] { EncodeOne(encoder, {ids, {}, mode, 0, RowOutput::kPooledMean}); }).wall);
+    }
+    std::sort(ms.begin(), ms.end());
+    const double p99 = ms[ms.size() * 99 / 100];
+    std::printf("  one row of %lld tokens alone: p50 %.3f ms, p99 %.3f ms\n", static_cast<long long>(L), Median(ms),
+                p99);
+    alone_.push_back({{"size", size_name},
+                      {"variant", std::string(Name(variant))},
+                      {"dtype", std::string(Name(dtype))},
+                      {"tokens", L},
+                      {"p50_ms", Median(ms)},
+                      {"p99_ms", p99}});
   }
 
   struct Case {
@@ -317,6 +343,7 @@ class Bench {
 
   ComputePool pool_;
   nlohmann::json rows_ = nlohmann::json::array();
+  nlohmann::json alone_ = nlohmann::json::array();
   int failures_ = 0;
 };
 

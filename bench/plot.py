@@ -37,6 +37,50 @@ class Svg:
         return "\n".join([*self.parts, "</svg>", ""])
 
 
+def ticks(low, high, logarithmic):
+    """Round numbers that span [low, high]."""
+    if logarithmic:
+        return [10**n for n in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    step = 10 ** math.floor(math.log10(max(high, 1e-9)))
+    step = step / 5 if high / step < 2 else step / 2 if high / step < 5 else step
+    return [step * n for n in range(math.ceil(high / step) + 1)]
+
+
+def curves(title, series, log_x=True, log_y=False):
+    """{name: {x: y}} as lines over one pair of axes; empty series are left out."""
+    series = {name: points for name, points in series.items() if points}
+    xs = sorted({x for points in series.values() for x in points})
+    ys = [y for points in series.values() for y in points.values()]
+    marks = ticks(min(ys), max(ys), log_y)
+    svg = Svg(title)
+
+    def place(value, low, high, logarithmic):
+        if logarithmic:
+            value, low, high = math.log(value), math.log(low), math.log(high)
+        return (value - low) / max(1e-9, high - low)
+
+    def x(value):
+        return LEFT + (WIDTH - LEFT - RIGHT) * place(value, xs[0], xs[-1], log_x)
+
+    def y(value):
+        return HEIGHT - BOTTOM - (HEIGHT - TOP - BOTTOM) * place(value, marks[0], marks[-1], log_y)
+
+    for mark in marks:
+        svg.line(LEFT, y(mark), WIDTH - RIGHT, y(mark))
+        svg.text(LEFT - 6, y(mark) + 4, f"{mark:,.10g}", "end")
+    last = -100
+    for value in xs:
+        if x(value) - last >= 30:  # neighbours too near are not named
+            last = x(value)
+            svg.text(x(value), HEIGHT - BOTTOM + 18, f"{value:,}", "middle", 11)
+    for i, (name, points) in enumerate(series.items()):
+        color = COLORS[i % len(COLORS)]
+        svg.path([(x(n), y(points[n])) for n in sorted(points)], color)
+        svg.rect(WIDTH - RIGHT + 14, TOP + 12 + 20 * i, 16, 4, color)
+        svg.text(WIDTH - RIGHT + 38, TOP + 18 + 20 * i, name)
+    return svg.end()
+
+
 def throughput(found):
     """Tokens a second by length, both logarithmic."""
     floor = report.by_length(report.run_of(found, "lion-s", "bfloat16")["lengths"], "floor_tokens_per_second")

@@ -5,10 +5,11 @@
     build/venv/bin/python bench/service_bench.py                                          the demo model on this machine's CPU
     python3 bench/service_bench.py --bin build/release-cuda/bin --device cuda --engine_json engine.json --json service.json
     python3 bench/service_bench.py --bin build/release-cuda/bin --device cuda:0,cuda:1    how two GPUs do beside one
+    build/venv/bin/python bench/service_bench.py --model DIR --lengths 21,133,8192 --rates 0.2,0.5,0.8      also latency by load, open loop
 
 On a GPU the model is a random LION-S of BERT base's size with the demo's tokenizer. Loads are lion-client bench's, closed loop, over
-loopback, from several processes: token ids and texts of 128, 512 and 8,192 tokens. "engine" is what cuda_engine_bench measured of the
-same size without a service (--engine_json). Where a load saturates is told by the cores that server and clients keep busy, and by the
+loopback, from several processes: token ids and texts of 128, 512 and 8,192 tokens. "engine" is what cuda_engine_bench or cpu_engine_bench
+measured of the same size without a service (--engine_json). --rates are shares of the closed loop's rows a second. Where a load saturates is told by the cores that server and clients keep busy, and by the
 server's own mean times of a request.
 Checked: every request of a load is answered and no row fails; one row is answered with the same bits alone and under each load.
 Exits 1 otherwise. It judges no speed.
@@ -55,7 +56,8 @@ class Bench:
         self.engine = {}
         if args.engine_json:
             engine = json.loads(pathlib.Path(args.engine_json).read_text())
-            for run in engine["runs"]:
+            self.engine = {row["tokens"]: row["tokens_per_second"] for row in engine.get("rows", []) if row["dtype"] == args.dtype}  # the CPU's
+            for run in engine.get("runs", []):
                 if run["variant"] == "lion-s" and run["dtype"] == args.dtype:
                     self.engine = {entry["length"]: entry.get("tokens_per_second") for entry in run["lengths"]}
 
@@ -65,7 +67,8 @@ class Bench:
     def report(self, kind, tokens, measured, **more):
         entry = {"kind": kind, "tokens": tokens, **more, **measured}
         line = f"  {kind:34} {tokens:6} tokens  {measured['tokens_per_second'] / 1e6:8.4f} Mtok/s  {measured['rows_per_second']:9.0f} rows/s"
-        if kind.startswith("ids") and self.engine.get(tokens):
+        shares = kind.startswith(("ids, several", "texts, several") if self.args.device == "cpu" else "ids")
+        if shares and self.engine.get(tokens):
             entry["share_of_engine"] = measured["tokens_per_second"] / self.engine[tokens]
             line += f"  {100 * entry['share_of_engine']:5.1f} % of the engine"
         mean = measured["server_mean_ms"]
@@ -78,9 +81,23 @@ class Bench:
 
     def latency(self, client):
         duration = f"--duration={2 * self.args.seconds}s"
-        measured = client.load(1, f"--vocab={self.args.vocab}", "--tokens=128", "--concurrency=1", duration)
-        self.found["latency_128"] = {k: measured[k] for k in ("p50_ms", "p99_ms", "server_mean_ms")}
-        self.report("ids, one caller, one row a call", 128, measured)
+        tokens = self.args.alone_tokens
+        measured = client.load(1, f"--vocab={self.args.vocab}", f"--tokens={tokens}", "--concurrency=1", duration)
+        self.found[f"latency_{tokens}"] = {k: measured[k] for k in ("p50_ms", "p99_ms", "server_mean_ms")}
+        self.report("ids, one caller, one row a call", tokens, measured)
+
+    def by_load(self, client):
+        """Open loop, one row a call: how long an answer takes as more are asked for. Shares of what the closed loop reached."""
+        tokens = self.args.alone_tokens
+        callers = max(1, self.args.tokens_in_flight // tokens)
+        full = client.load(self.args.processes, f"--vocab={self.args.vocab}", f"--tokens={tokens}", f"--concurrency={callers}", f"--duration={self.args.seconds}s")
+        self.report("ids, one row a call", tokens, full, rows_per_call=1)
+        self.found["by_load"] = []
+        for share in self.args.rates:
+            rate = max(1, share * full["rows_per_second"])
+            measured = client.load(1, f"--vocab={self.args.vocab}", f"--tokens={tokens}", f"--rate={rate:.1f}", f"--duration={self.args.seconds}s")
+            self.report(f"open loop, {share:.0%} of the most", tokens, measured, offered_rows_per_second=rate)
+            self.found["by_load"].append({"share": share, "rows_per_second": rate, "p50_ms": measured["p50_ms"], "p99_ms": measured["p99_ms"]})
 
     def ids(self, client, kind="ids, several rows a call"):
         probe = [i * 7919 % self.args.vocab for i in range(PROBE_TOKENS)]
@@ -118,16 +135,20 @@ def main():
     parser.add_argument("--engine_json", help="what cuda_engine_bench --json wrote")
     parser.add_argument("--json", help="a file for every figure")
     parser.add_argument("--seconds", type=int, default=3, help="of each load")
+    parser.add_argument("--lengths", help="tokens a row, divided by commas")
+    parser.add_argument("--alone_tokens", type=int, default=128, help="of a row alone, and of the open loop's")
+    parser.add_argument("--rates", help="open loop: shares of the most, divided by commas")
     parser.add_argument("--short", action="store_true", help="short loads of few lengths: to see that it runs")
     args = parser.parse_args()
     gpu = args.device != "cpu"
     args.dtype = args.dtype or ("bfloat16" if gpu else "float32")
-    args.lengths = [128, 512, 8192] if gpu else [128, 512]
+    args.lengths = [int(n) for n in args.lengths.split(",")] if args.lengths else [128, 512, 8192] if gpu else [128, 512]
+    args.rates = [float(share) for share in (args.rates or "").split(",") if share]
     args.processes = 4 if gpu else 1
     args.tokens_in_flight = 6 * 65536 * len(args.device.split(",")) if gpu else 16384
     args.server_flags = ["--max_batch_tokens=65536", f"--max_queue_tokens={4 * args.tokens_in_flight}"] if gpu else []
     if args.short:
-        args.lengths, args.seconds, args.processes = [128], 1, 1
+        args.lengths, args.seconds, args.processes, args.rates = [128], 1, 1, args.rates[:1]
 
     work = pathlib.Path(tempfile.mkdtemp(prefix="lion_service_bench_"))
     try:
@@ -145,7 +166,10 @@ def main():
             client = Client(args.bin / "lion-client", server)
             bench.latency(client)
             bench.ids(client)
-            bench.single_rows(client)
+            if args.rates:
+                bench.by_load(client)
+            else:
+                bench.single_rows(client)
             if (model / "tokenizer.json").exists():
                 bench.texts(client, "texts, several rows a call")
         if gpu and not args.short:

@@ -1,11 +1,13 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Puts a GPU run's figures (cuda_bench.json of bench/run_cuda.py) into docs/benchmarks.md, with plots beside it in docs/figures/.
+"""Puts a run's figures (cuda_bench.json of bench/run_cuda.py, cpu_bench.json of bench/run_cpu.py) into docs/benchmarks.md, with plots beside it in
+docs/figures/.
 
     python3 bench/write_docs.py build/bench/cuda_bench.json [MORE.json]     one file a GPU
+    python3 bench/write_docs.py build/bench/cpu/cpu_bench.json              the CPU's, of which the page has one
     python3 bench/write_docs.py --check                                     fails if the page is not what docs/figures/*.json makes
 
-Each JSON is kept as docs/figures/GPU.json; what stands between the page's two marks is made of these files alone, so that no figure is
+Each JSON is kept as docs/figures/GPU.json or cpu.json; what stands between the page's marks is made of these files alone, so that no figure is
 copied by hand.
 """
 
@@ -17,6 +19,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "bench"))
 
+import cpu_chapter  # noqa: E402
 import plot  # noqa: E402
 import report  # noqa: E402
 
@@ -24,6 +27,8 @@ PAGE = ROOT / "docs/benchmarks.md"
 FIGURES = ROOT / "docs/figures"
 BEGIN = "<!-- GPU figures: made by bench/write_docs.py -->"
 END = "<!-- end of GPU figures -->"
+BEGIN_CPU = "<!-- CPU figures: made by bench/write_docs.py -->"
+END_CPU = "<!-- end of CPU figures -->"
 LAYER_LENGTHS = [128, 8192, 131072]  # of the table of stages
 PRODUCTS = ["qkv", "out", "up", "down"]
 ONCE_A_BATCH = ["upload", "embed", "heads", "download", ""]
@@ -145,16 +150,22 @@ def chapter(found, name):
 
 def render():
     """{path: text} of everything that the kept JSONs make."""
-    files, chapters = {}, []
+    files, chapters, cpu = {}, [], ""
     for path in sorted(FIGURES.glob("*.json")):
         found = json.loads(path.read_text())
+        if found.get("kind") == "cpu":
+            cpu = cpu_chapter.chapter(found) + "\n\n"
+            files |= {FIGURES / name: svg for name, svg in cpu_chapter.figures(found).items()}
+            continue
         chapters.append(chapter(found, path.stem))
         if report.run_of(found, "lion-s", "bfloat16"):
             files[FIGURES / f"{path.stem}-throughput.svg"] = plot.throughput(found)
             files[FIGURES / f"{path.stem}-layer.svg"] = plot.layer(found, LAYER_LENGTHS, ONCE_A_BATCH)
     page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    files[PAGE] = before + BEGIN + "\n" + "".join(c + "\n\n" for c in chapters) + END + rest.split(END)[1]
+    for begin, text, end in ((BEGIN, "".join(c + "\n\n" for c in chapters), END), (BEGIN_CPU, cpu, END_CPU)):
+        before, rest = page.split(begin)
+        page = before + begin + "\n" + text + end + rest.split(end)[1]
+    files[PAGE] = page
     return files
 
 
@@ -167,8 +178,8 @@ def main():
         FIGURES.mkdir(exist_ok=True)
         found = json.loads(path.read_text())
         assert not found["short"], f"{path} is of a shortened run"
-        kept = FIGURES / (found["machine"]["gpu"].removeprefix("NVIDIA ").split()[0].lower() + ".json")
-        kept.write_text(json.dumps(found, indent=1) + "\n")
+        name = "cpu" if found.get("kind") == "cpu" else found["machine"]["gpu"].removeprefix("NVIDIA ").split()[0].lower()
+        (FIGURES / f"{name}.json").write_text(json.dumps(found, indent=1) + "\n")
     stale = [str(path.relative_to(ROOT)) for path, text in render().items() if not path.exists() or path.read_text() != text]
     if args.check:
         if stale:

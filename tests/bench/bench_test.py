@@ -5,6 +5,7 @@
 Those that need a GPU are skipped by name where there is none.
 """
 
+import json
 import pathlib
 import subprocess
 import sys
@@ -36,6 +37,20 @@ def test_shortened(command):
 @pytest.mark.parametrize("command", CUDA_BENCHES, ids=name)
 def test_shortened_on_a_gpu(command):
     run_shortened(command)
+
+
+def test_a_cpu_run_makes_its_chapter_and_plots(tmp_path):
+    run_shortened([sys.executable, str(ROOT / "bench/run_cpu.py"), "--stages=engine,service,memory", f"--out={tmp_path}"])
+    found = json.loads((tmp_path / "cpu_bench.json").read_text())
+    assert set(found["stages"]) == {"engine", "service", "memory"}
+    sys.path.insert(0, str(ROOT / "bench"))
+    import cpu_chapter
+
+    chapter = cpu_chapter.chapter(found)
+    assert "of the engine" in chapter and "768 × 12 | peak" in chapter
+    figures = cpu_chapter.figures(found)
+    assert sorted(figures) == ["cpu-floor.svg", "cpu-latency.svg", "cpu-throughput.svg"]
+    assert all("<path" in svg for svg in figures.values()), "a plot has no line"
 
 
 def test_the_page_is_made_of_the_figures_kept():
