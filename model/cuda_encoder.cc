@@ -27,6 +27,9 @@ namespace {
 
 constexpr int kNumSlots = 2;
 constexpr int64_t kReservedBytes = int64_t{256} << 20;
+// Answers of a small batch up to this size are written to the host's memory by the kernels that make them: that takes no
+// longer than a copy, which would have to start first.
+constexpr int64_t kDirectBytes = int64_t{64} << 10;
 
 absl::Status OpenDevice(int device) {
   int count = 0;
@@ -280,7 +283,9 @@ CudaRun CudaEncoder::Impl::RunIn(const CudaBuffers& ends, const DeviceBuffer& wo
 absl::Status CudaEncoder::Impl::Compute(CudaSlot& slot, int bucket, const CudaLayout& layout, bool together) {
   const CudaBuffers& ends = slot.buffers;
   FillUpload(shape(), slot.batch, layout, ends.host_upload.At<char>(0));
-  absl::Status status = Enqueue(slot, RunIn(ends, work_, layout, slot.batch.counts), bucket, together);
+  CudaRun run = RunIn(ends, work_, layout, slot.batch.counts);
+  if (bucket >= 0 && layout.answer_bytes <= kDirectBytes) run.answers = ends.host_answers.At<char>(0);
+  absl::Status status = Enqueue(slot, run, bucket, together);
   if (status.ok()) status = WaitForCuda(slot.done.get());
   if (!status.ok()) {
     // What was enqueued may still use the buffers. And this tells a lost device from a call that failed, whoever made
@@ -318,9 +323,11 @@ absl::Status CudaEncoder::Impl::Enqueue(CudaSlot& slot, const CudaRun& run, int 
                             "cudaMemcpyAsync to the device");
   };
   auto copy_down = [&]() -> absl::Status {
-    LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemcpyAsync(ends.host_answers.data(), ends.answers.data(),
-                                                          run.layout.answer_bytes, cudaMemcpyDeviceToHost, copies),
-                                          "cudaMemcpyAsync to the host"));
+    if (run.answers != ends.host_answers.data()) {
+      LION_RETURN_IF_ERROR(cuda::CudaStatus(cudaMemcpyAsync(ends.host_answers.data(), ends.answers.data(),
+                                                            run.layout.answer_bytes, cudaMemcpyDeviceToHost, copies),
+                                            "cudaMemcpyAsync to the host"));
+    }
     return record(slot.done, copies);
   };
 
