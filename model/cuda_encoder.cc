@@ -27,8 +27,8 @@ namespace {
 
 constexpr int kNumSlots = 2;
 constexpr int64_t kReservedBytes = int64_t{256} << 20;
-// Answers of a small batch up to this size are written to the host's memory by the kernels that make them: that takes no
-// longer than a copy, which would have to start first.
+// Answers of a small batch up to this size are written to the host's memory by the kernels that make them: that takes
+// no longer than a copy, which would have to start first.
 constexpr int64_t kDirectBytes = int64_t{64} << 10;
 
 absl::Status OpenDevice(int device) {
