@@ -128,6 +128,33 @@ def latency(found):
     return table(["one text of 128 tokens", "p50 ms", "p99 ms"], [(a, f"{b:.3f}", "" if c is None else f"{c:.3f}") for a, b, c in lines])
 
 
+def documents(found):
+    """One row of any length: time and memory, softmax attention's beside LION's; then what texts and the row itself notice."""
+    part, softmax = found["documents"], {e["length"]: e for e in (found.get("length_peers") or {}).get("lengths", [])}
+    ours = {e["length"]: e for e in part["rows"]}
+
+    def cells(entry):
+        return (f"{entry['ms']:,.1f}", mega(entry["tokens_per_second"]), f"{entry['device_bytes'] / 1e9:.2f}") if entry else ("", "", "")
+
+    rows = []
+    for length in sorted({*ours, *softmax}):
+        formula = ours.get(length, {}).get("formula_bytes")
+        rows.append((f"{length:,}", *cells(ours.get(length)), f"{formula / 1e9:.2f}" if formula else "", *cells(softmax.get(length))))
+    header = ["tokens in one row", "LION-S ms", "M tokens/s", "GB", "GB by the formula", "softmax ms", "M tokens/s", "GB"]
+    beside, steps = part["beside"], part["steps"]
+    told = (f"One text of 128 tokens every {beside['text_every_ms']} ms, in the engine: p50 {beside['alone']['p50_ms']:.2f} and p99 {beside['alone']['p99_ms']:.2f} ms alone, "
+            f"{beside['beside']['p50_ms']:.2f} and {beside['beside']['p99_ms']:.2f} ms while rows of {beside['document_tokens']:,} tokens run ({beside['p99_ratio']:.1f} ×); such a row takes "
+            f"{beside['document_alone_ms']:,.0f} ms alone and {beside['document_beside_ms']:,.0f} ms beside the texts. A row of {steps['length']:,} tokens takes {100 * steps['loss']:.1f} % more in steps "
+            f"than in one piece. Rows of 1,048,576 tokens run at {part['throughput']['ratio']:.2f} of the tokens a second of rows of 8,192.")
+    return table(header, rows) + "\n\n" + told
+
+
+def document_curves(found, key, scale, title):
+    series = {"LION-S": report.by_length(found["documents"]["rows"], key), "softmax (torch sdpa)": report.by_length((found.get("length_peers") or {}).get("lengths"), key)}
+    scaled = {name: {length: value * scale for length, value in points.items()} for name, points in series.items()}
+    return plot.curves(f"{title}, one row, base size, bfloat16, {found['machine']['gpu']}", scaled, log_y=True)
+
+
 def chapter(found, name):
     """A GPU's part of the page; what the run left out is left out."""
     machine, peers = found["machine"], found.get("peers") or {}
@@ -141,6 +168,8 @@ def chapter(found, name):
                   throughput(found), f"Where a layer's time goes, LION-S, bfloat16, beside the rested floor of its products.\n\n![a layer](figures/{name}-layer.svg)", layer(found), latency(found)]
     if report.fla_ms(found) and report.attention_ms(found):
         parts += ["The attention alone, 12 heads × 64, 65,536 tokens (131,072 for the last).", attention(found)]
+    if found.get("documents"):
+        parts += [f"Long documents: one row, 12 layers × 768, bfloat16.\n\n![time](figures/{name}-document-time.svg) ![memory](figures/{name}-document-memory.svg)", documents(found)]
     if found.get("service"):
         parts += ["The service, clients on the same machine.", service(found)]
     if found.get("quality"):
@@ -161,6 +190,9 @@ def render():
         if report.run_of(found, "lion-s", "bfloat16"):
             files[FIGURES / f"{path.stem}-throughput.svg"] = plot.throughput(found)
             files[FIGURES / f"{path.stem}-layer.svg"] = plot.layer(found, LAYER_LENGTHS, ONCE_A_BATCH)
+        if found.get("documents"):
+            files[FIGURES / f"{path.stem}-document-time.svg"] = document_curves(found, "ms", 1, "Milliseconds by tokens")
+            files[FIGURES / f"{path.stem}-document-memory.svg"] = document_curves(found, "device_bytes", 1e-9, "GB of device memory by tokens")
     page = PAGE.read_text()
     for begin, text, end in ((BEGIN, "".join(c + "\n\n" for c in chapters), END), (BEGIN_CPU, cpu, END_CPU)):
         before, rest = page.split(begin)
