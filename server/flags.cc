@@ -33,6 +33,10 @@ ABSL_FLAG(std::string, listen, lion::FlagValues().listen, "HOST:PORT of gRPC; po
 ABSL_FLAG(std::string, metrics_listen, lion::FlagValues().metrics_listen,
           "HOST:PORT of Prometheus' /metrics; port 0 = any free one");
 ABSL_FLAG(
+    std::string, http_listen, lion::FlagValues().http_listen,
+    "HOST:PORT of HTTP (OpenAI's /v1/embeddings, /v1/classify, /v1/models, /health); port 0 = any free one; empty "
+    "= none");
+ABSL_FLAG(
     std::string, device, lion::FlagValues().device,
     "auto (every GPU, else the CPU) | cpu | cuda (every GPU) | a list like cuda:0,cuda:1: each serves every model, "
     "all from one queue");
@@ -236,6 +240,7 @@ FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
   FlagValues flags;
   flags.listen = absl::GetFlag(FLAGS_listen);
   flags.metrics_listen = absl::GetFlag(FLAGS_metrics_listen);
+  flags.http_listen = absl::GetFlag(FLAGS_http_listen);
   flags.device = absl::GetFlag(FLAGS_device);
   flags.dtype = absl::GetFlag(FLAGS_dtype);
   flags.mode = absl::GetFlag(FLAGS_mode);
@@ -288,6 +293,14 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   }
   if (absl::Status status = CheckAddress("listen", flags.listen); !status.ok()) return status;
   if (absl::Status status = CheckAddress("metrics_listen", flags.metrics_listen); !status.ok()) return status;
+  if (!flags.http_listen.empty()) {
+    if (absl::Status status = CheckAddress("http_listen", flags.http_listen); !status.ok()) return status;
+    if (!flags.tls_client_ca.empty()) {
+      return Bad(
+          "http_listen", flags.http_listen,
+          "HTTP asks callers for no certificate, as --tls_client_ca wants: put a proxy before it, or leave one out");
+    }
+  }
   absl::StatusOr<std::vector<std::string>> devices = CheckDevices(flags.device, num_cuda_devices);
   if (!devices.ok()) return devices.status();
   config.devices = *std::move(devices);
@@ -324,6 +337,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   }
   server.listen = flags.listen;
   server.metrics_listen = flags.metrics_listen;
+  server.http_listen = flags.http_listen;
   server.limits.max_queue_tokens = max_queue_tokens;
   server.limits.max_request_tokens = max_queue_tokens;
   server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));

@@ -23,6 +23,7 @@ namespace lion {
 struct FlagValues {
   std::string listen = "0.0.0.0:50051";
   std::string metrics_listen = "0.0.0.0:9464";
+  std::string http_listen;  // empty = no HTTP
   std::string device = "auto";
   std::string dtype = "auto";
   std::string mode = "auto";

@@ -171,6 +171,11 @@ HealthService::~HealthService() = default;
 
 grpc::Service* HealthService::service() { return impl_.get(); }
 
+bool HealthService::serving() const {
+  absl::MutexLock lock(&impl_->mu);
+  return impl_->serving;
+}
+
 void HealthService::SetServing(bool serving) {
   absl::MutexLock lock(&impl_->mu);
   impl_->serving = serving;

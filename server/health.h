@@ -27,6 +27,7 @@ class HealthService {
 
   // Of the named service. Tells everybody who watches. Thread-safe, never blocks.
   void SetServing(bool serving);
+  bool serving() const;
 
   // Ends every Watch with UNAVAILABLE, those that come later too: without this a server's shutdown waits for them.
   // Check goes on. Thread-safe, never blocks.

@@ -171,8 +171,9 @@ int Main(int argc, char** argv) {
   }
   signals.ServeSignals();
   server->Open();
+  const std::string& http = server->http_address();
   LogInfo(absl::StrCat("ready grpc=", server->address(), " metrics=", server->metrics_address(),
-                       " models=", absl::StrJoin(names, ",")));
+                       " models=", absl::StrJoin(names, ","), http.empty() ? "" : " http=", http));
 
   const ProcessEnd end = DrainAtEnd(server.get(), &ending);
   if (end.at_once) _exit(end.exit_code);

@@ -16,6 +16,7 @@
 #include "server/executor.h"
 #include "server/gate.h"
 #include "server/health.h"
+#include "server/http_endpoint.h"
 #include "server/service_context.h"
 #include "server/tokenizer_pool.h"
 #include "server/warm_up.h"
@@ -100,6 +101,7 @@ struct Server::Impl {
   std::unique_ptr<TokenizerPool> tokenizers;
   std::unique_ptr<grpc::Service> service;
   std::unique_ptr<grpc::Server> grpc_server;
+  std::unique_ptr<HttpEndpoint> http;
   bool shut_down = false;
 };
 
@@ -117,6 +119,8 @@ void Server::Impl::Shutdown(absl::Duration limit) {
   health.EndWatches();
   gate.StartDraining();
   gate.CutAll();
+  if (http != nullptr) gate.WaitUntilEmpty(limit);  // closing its port takes answers on their way with it
+  http.reset();
   if (grpc_server != nullptr) grpc_server->Shutdown(absl::ToChronoTime(Clock::Real()->Now() + limit));
 }
 
@@ -148,9 +152,23 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, ServedMo
     return absl::UnavailableError(
         absl::StrCat("--listen: cannot bind ", opts.listen, ": the port is in use, or the address is not ours"));
   }
+  if (!opts.http_listen.empty()) {
+    HttpEndpoint::Options http;
+    http.listen = opts.http_listen;
+    http.tls = opts.tls;
+    http.serving = [health = &impl->health] { return health->serving(); };
+    absl::StatusOr<std::unique_ptr<HttpEndpoint>> endpoint = HttpEndpoint::Create(&impl->context, std::move(http));
+    if (!endpoint.ok()) {
+      return absl::Status(endpoint.status().code(), absl::StrCat("--http_listen: ", endpoint.status().message()));
+    }
+    impl->http = *std::move(endpoint);
+  }
   std::unique_ptr<Server> server(new Server(std::move(impl)));
   server->address_ = WithPort(server->impl_->options.listen, port);
   server->metrics_address_ = WithPort(server->impl_->options.metrics_listen, *metrics_port);
+  if (const HttpEndpoint* http = server->impl_->http.get(); http != nullptr) {
+    server->http_address_ = WithPort(server->impl_->options.http_listen, http->port());
+  }
   return server;
 }
 

@@ -41,6 +41,7 @@ class Server {
   struct Options {
     std::string listen = "0.0.0.0:50051";         // HOST:PORT; port 0 = any
     std::string metrics_listen = "0.0.0.0:9464";  // the same
+    std::string http_listen;                      // the same (http_endpoint.h); empty = no HTTP
     ServiceLimits limits;
     int tokenizer_threads = 1;
     int64_t max_tokenizer_bytes = int64_t{256} << 20;       // text that waits for them or is in work
@@ -55,7 +56,7 @@ class Server {
     Clock* clock = Clock::Real();
   };
 
-  // Opens both ports: "" is SERVING, kServiceName NOT_SERVING, calls get UNAVAILABLE. models: at least one, the first
+  // Opens the ports: "" is SERVING, kServiceName NOT_SERVING, calls get UNAVAILABLE. models: at least one, the first
   // is the default; what they borrow must outlive the server. UNAVAILABLE naming the address if a port cannot be bound.
   static absl::StatusOr<std::unique_ptr<Server>> Create(Options options, ServedModels models);
 
@@ -79,6 +80,7 @@ class Server {
   // With the real ports: "127.0.0.1:50051".
   const std::string& address() const { return address_; }
   const std::string& metrics_address() const { return metrics_address_; }
+  const std::string& http_address() const { return http_address_; }  // empty = no HTTP
 
   Metrics* metrics();
 
@@ -89,6 +91,7 @@ class Server {
   std::unique_ptr<Impl> impl_;
   std::string address_;
   std::string metrics_address_;
+  std::string http_address_;
 };
 
 }  // namespace lion

@@ -78,6 +78,13 @@ const Case kCases[] = {
     {"CertWithoutKey", [](auto* f) { f->tls_cert = "x"; }, {"--tls_cert", "--tls_key"}},
     {"KeyWithoutCert", [](auto* f) { f->tls_key = "x"; }, {"--tls_key", "--tls_cert"}},
     {"CaWithoutCert", [](auto* f) { f->tls_client_ca = "x"; }, {"--tls_client_ca", "--tls_cert"}},
+    {"HttpNoPort", [](auto* f) { f->http_listen = "a"; }, {"--http_listen=a", "HOST:PORT"}},
+    {"HttpWithCa",
+     [](auto* f) {
+       f->http_listen = "127.0.0.1:0";
+       f->tls_client_ca = "x";
+     },
+     {"--http_listen=127.0.0.1:0", "--tls_client_ca"}},
     {"ApiKeyFile", [](auto* f) { f->api_key_file = "/nowhere"; }, {"--api_key_file: /nowhere"}},
 };
 
