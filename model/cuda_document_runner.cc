@@ -3,6 +3,8 @@
 
 #include "model/cuda_document_runner.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "model/kernels/cuda/cuda_status.h"
 
@@ -25,13 +27,17 @@ absl::Status CudaDocumentRunner::Create(const Options& options) {
   return options_.layers->AddStream(steps_.stream());
 }
 
-absl::Status CudaDocumentRunner::SetBudget() { return cuda::Assign(FreeBytes(), &budget_); }
+absl::Status CudaDocumentRunner::SetBudget(double share) {
+  int64_t free_bytes = 0;
+  LION_RETURN_IF_ERROR(cuda::Assign(FreeBytes(), &free_bytes));
+  budget_ = static_cast<int64_t>(share * static_cast<double>(free_bytes));
+  return absl::OkStatus();
+}
 
-DocumentForm CudaDocumentRunner::ChooseForm(const CudaBatch& batch, int64_t available) const {
+DocumentForm CudaDocumentRunner::ChooseForm(const CudaBatch& batch, int64_t bytes) const {
   const CudaShape& shape = options_.layers->shape();
-  return DocumentBytes(shape, DocumentForm::kKept, batch) > available && CanRunAgain(shape, batch)
-             ? DocumentForm::kAgain
-             : DocumentForm::kKept;
+  return DocumentBytes(shape, DocumentForm::kKept, batch) > bytes && CanRunAgain(shape, batch) ? DocumentForm::kAgain
+                                                                                               : DocumentForm::kKept;
 }
 
 int64_t CudaDocumentRunner::EstimateBytes(const CudaBatch& batch) const {
@@ -53,19 +59,22 @@ absl::Status CudaDocumentRunner::Reserve(const CudaLayout& layout, int64_t avail
                                                      " bytes of device memory, and ", available,
                                                      " are free on cuda:", options_.device));
   }
+  Free();
+  const absl::Status status = buffers_.Allocate({layout.upload_bytes, layout.work_bytes, layout.answer_bytes});
+  bytes_.store(buffers_.device_bytes(), std::memory_order_relaxed);
+  if (!status.ok()) Free();
+  return status;
+}
+
+void CudaDocumentRunner::Free() {
   buffers_ = CudaBuffers();
   bytes_.store(0, std::memory_order_relaxed);
-  const absl::Status status = buffers_.Allocate({layout.upload_bytes, layout.work_bytes, layout.answer_bytes});
-  if (!status.ok()) buffers_ = CudaBuffers();
-  bytes_.store(buffers_.device_bytes(), std::memory_order_relaxed);
-  return status;
 }
 
 void CudaDocumentRunner::GiveBack() {
   if (bytes_.load(std::memory_order_relaxed) == 0) return;
   if (unused_for_.fetch_add(1, std::memory_order_relaxed) + 1 < kKeepFor || !mu_.TryLock()) return;
-  buffers_ = CudaBuffers();
-  bytes_.store(0, std::memory_order_relaxed);
+  Free();
   mu_.Unlock();
 }
 
@@ -77,10 +86,19 @@ absl::Status CudaDocumentRunner::Encode(absl::Span<const Row> rows, absl::Span<R
   absl::MutexLock lock(&mu_);
   int64_t available = 0;
   LION_RETURN_IF_ERROR(cuda::Assign(Available(), &available));
-  const DocumentPlan plan = PlanDocument(shape, ChooseForm(batch, available), &batch);
+  const DocumentPlan plan = PlanDocument(shape, ChooseForm(batch, std::min(budget_, available)), &batch);
   const CudaLayout layout = ArrangeBatch(shape, batch.counts);
-  LION_RETURN_IF_ERROR(Reserve(layout, available));
-  FillUpload(shape, batch, layout, buffers_.host_upload.At<char>(0));
+  absl::Status status = Reserve(layout, available);
+  if (status.ok()) status = Run(layout, plan, batch, control, busy);
+  if (status.ok()) TakeAnswers(shape, batch, layout, buffers_.host_answers.At<char>(0), results);
+  // Other models' documents want memory too, and to take so much again costs nothing beside a document of that size.
+  if (buffers_.device_bytes() > budget_ / kKeepShare) Free();
+  return status;
+}
+
+absl::Status CudaDocumentRunner::Run(const CudaLayout& layout, const DocumentPlan& plan, const CudaBatch& batch,
+                                     EncodeControl* control, absl::Duration* busy) {
+  FillUpload(options_.layers->shape(), batch, layout, buffers_.host_upload.At<char>(0));
 
   CudaRun run;
   run.counts = batch.counts;
@@ -107,10 +125,7 @@ absl::Status CudaDocumentRunner::Encode(absl::Span<const Row> rows, absl::Span<R
     run.Stage("end");
     return absl::OkStatus();
   };
-  LION_RETURN_IF_ERROR(
-      steps_.Run({*options_.layers, plan, run, begin, finish}, options_.enqueue_mu, &precedence_, control, busy));
-  TakeAnswers(shape, batch, layout, host_answers, results);
-  return absl::OkStatus();
+  return steps_.Run({*options_.layers, plan, run, begin, finish}, options_.enqueue_mu, &precedence_, control, busy);
 }
 
 }  // namespace lion

@@ -7,7 +7,8 @@
 // Runs batches above max_batch_tokens in steps: their buffers, the form that these leave room for, and one batch's way
 // from ids to answers. What a step is, is model/cuda_document.h's; when it runs, model/cuda_steps.h's.
 //
-// Buffers are taken for a batch, kept for the next one, and given back once kKeepFor smaller batches have run since.
+// Buffers are taken for a batch and given back after it if they are large; smaller ones are kept for the next one,
+// until kKeepFor batches that did not need them have run since.
 
 #include <cuda_runtime_api.h>
 
@@ -31,7 +32,8 @@ namespace lion {
 
 class CudaDocumentRunner {
  public:
-  static constexpr int kKeepFor = 64;  // smaller batches
+  static constexpr int kKeepFor = 64;
+  static constexpr int64_t kKeepShare = 8;  // what is above an eighth of the budget is large
 
   struct Options {
     int device = 0;
@@ -43,8 +45,8 @@ class CudaDocumentRunner {
   // On the current device, before anything runs; what options point to outlives the object. Errors name the call.
   absl::Status Create(const Options& options);
 
-  // What the device has left for documents, for EstimateBytes: once, when all else has been made.
-  absl::Status SetBudget();
+  // Lets the form kKept take a share, in (0, 1], of what the device has left: once, when all else has been made.
+  absl::Status SetBudget(double share);
 
   // Encoder::Encode for rows that are valid, on the current device; a second one waits for the first. *busy: how long
   // its kernels ran. RESOURCE_EXHAUSTED naming both numbers where even the smallest form finds no memory; what control
@@ -52,7 +54,8 @@ class CudaDocumentRunner {
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control,
                       absl::Duration* busy);
 
-  // Bytes that a planned batch would take, in the form that fits the budget, else in the smallest. Any thread.
+  // Bytes that a planned batch would take: in the form kKept if they are within the budget, else in the smallest.
+  // Encode takes as many, or fewer where even those within the budget are not free. Any thread.
   int64_t EstimateBytes(const CudaBatch& batch) const;
 
   // Called after a batch that did not need this.
@@ -65,9 +68,12 @@ class CudaDocumentRunner {
   Precedence& precedence() { return precedence_; }
 
  private:
-  DocumentForm ChooseForm(const CudaBatch& batch, int64_t available) const;
+  DocumentForm ChooseForm(const CudaBatch& batch, int64_t bytes) const;
   absl::StatusOr<int64_t> Available() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   absl::Status Reserve(const CudaLayout& layout, int64_t available) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void Free() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  absl::Status Run(const CudaLayout& layout, const DocumentPlan& plan, const CudaBatch& batch, EncodeControl* control,
+                   absl::Duration* busy) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
 
   Options options_;
   int64_t budget_ = 0;

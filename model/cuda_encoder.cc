@@ -154,7 +154,7 @@ absl::Status CudaEncoder::Impl::Init(const CudaShape& shape) {
           &slot.graphs));
     }
   }
-  return documents_.SetBudget();
+  return documents_.SetBudget(options_.memory_share);
 }
 
 // The buffers that stay. free_bytes: before the weights came.

@@ -22,9 +22,10 @@
 // Memory on the device that is taken at Create: the weights; two slots; and what is worked on, which both slots share,
 // since batches compute one after the other. It suffices for max_batch_tokens tokens in any rows. What a slot has at
 // its ends on the device it has again as pinned memory on the host: at base size 200 MB for 65,536 tokens. A batch
-// above that gets buffers of its own, by cuda_document.h's formula: in the form kKept if they fit into what is free,
-// else in the form kAgain if it may. They are kept for the next such batch and given back once 64 smaller ones have run
-// since. EstimateBytes says what a batch takes; one for which there is no memory is refused.
+// above that gets buffers of its own, by cuda_document.h's formula: in the form kKept if they fit into memory_share of
+// what was free after Create and into what is free now, else in the form kAgain if it may. They go back after it, or,
+// if they are small, once 64 smaller batches have run since. EstimateBytes says what a batch takes; one for which there
+// is no memory is refused.
 //
 // A device that is lost (cuda_status.h says which errors mean that) stays lost: every later call is answered at once
 // and touches it no more.
@@ -91,8 +92,8 @@ class CudaEncoder : public Encoder {
   int64_t max_batch_tokens() const override;
   int64_t max_unstepped_tokens() const override;
 
-  // 0 up to max_batch_tokens: what such a row runs in is there always. Above: in the form that fits into what was free
-  // after Create, else in the smallest that there is.
+  // 0 up to max_batch_tokens: what such a row runs in is there always. Above: in the form kKept if memory_share of what
+  // was free after Create holds it, else in the smallest that there is.
   int64_t RowBytes(const Row& row) const override;
 
   // busy: while kernels of a batch ran.
