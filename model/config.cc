@@ -10,6 +10,7 @@
 #include <sstream>
 #include <system_error>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -20,9 +21,24 @@ namespace {
 using nlohmann::json;
 
 constexpr int64_t kMaxConfigBytes = int64_t{16} << 20;
+constexpr size_t kMaxPath = 4096;  // bytes that an error shows of a path, and of what is wrong
+constexpr size_t kMaxWhat = 300;
+
+// text for an error, which is one line whatever a file's strings hold: control characters escaped, at most max bytes.
+std::string OneLine(absl::string_view text, size_t max) {
+  std::string shown;
+  for (const char c : text.substr(0, max)) {
+    if (absl::ascii_iscntrl(static_cast<unsigned char>(c))) {
+      absl::StrAppend(&shown, "\\x", absl::Hex(static_cast<unsigned char>(c), absl::kZeroPad2));
+    } else {
+      shown.push_back(c);
+    }
+  }
+  return text.size() <= max ? shown : shown + "...";
+}
 
 absl::Status Bad(const std::string& file, absl::string_view what) {
-  return absl::InvalidArgumentError(absl::StrCat(file, ": ", what));
+  return absl::InvalidArgumentError(absl::StrCat(OneLine(file, kMaxPath), ": ", OneLine(what, kMaxWhat)));
 }
 
 absl::StatusOr<json> ParseJson(absl::string_view text, const std::string& file) {
@@ -199,7 +215,8 @@ absl::StatusOr<DenseConfig> ReadDense(const std::string& directory, int64_t in_w
 absl::StatusOr<std::string> ReadTextFile(const std::string& path, int64_t max_bytes) {
   std::error_code error;
   const std::filesystem::file_status status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) return absl::NotFoundError(absl::StrCat(path, ": no such file"));
+  if (!std::filesystem::exists(status))
+    return absl::NotFoundError(absl::StrCat(OneLine(path, kMaxPath), ": no such file"));
   if (!std::filesystem::is_regular_file(status)) return Bad(path, "is not a regular file");
   const auto size = static_cast<int64_t>(std::filesystem::file_size(path, error));
   if (error) return Bad(path, absl::StrCat("cannot be read: ", error.message()));

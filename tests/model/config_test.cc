@@ -80,6 +80,13 @@ TEST(TextConfigTest, RefusesWhatItCannotServeByFileAndField) {
   }
 }
 
+TEST(TextConfigTest, AnErrorIsOneLineWhateverTheFileHolds) {
+  const absl::Status status =
+      ParseTextConfig(With("lion-s", R"(a\nb\u0000c)" + std::string(1000, 'd')), "config.json").status();
+  EXPECT_THAT(std::string(status.message()), HasSubstr(R"(config.json: arch_type 'a\x0ab\x00cddd)"));
+  EXPECT_LT(status.message().size(), 400);
+}
+
 TEST(PipelineTest, WithoutModulesItIsThePlainMean) {
   const RandomModel model({});
   const absl::StatusOr<PipelineConfig> pipeline = ReadPipeline(model.directory(), 64);
