@@ -7,24 +7,36 @@
 
 namespace lion {
 
+namespace {
+
+std::optional<absl::string_view> Authorization(const grpc::CallbackServerContext& rpc) {
+  const auto& metadata = rpc.client_metadata();
+  const auto it = metadata.find("authorization");
+  if (it == metadata.end()) return std::nullopt;
+  return absl::string_view(it->second.data(), it->second.size());
+}
+
+absl::Status CheckKey(const ServiceContext& context, std::optional<absl::string_view> authorization) {
+  if (context.api_keys == nullptr) return absl::OkStatus();
+  absl::Status status = context.api_keys->Check(authorization);
+  if (!status.ok()) context.metrics->Rejected(RejectReason::kUnauthenticated);
+  return status;
+}
+
+}  // namespace
+
+absl::Status CheckKey(const ServiceContext& context, const grpc::CallbackServerContext& rpc) {
+  return CheckKey(context, Authorization(rpc));
+}
+
 absl::Status Admit(const ServiceContext& context, const grpc::CallbackServerContext& rpc,
                    const std::shared_ptr<InFlightCall>& call) {
-  std::optional<absl::string_view> authorization;
-  const auto& metadata = rpc.client_metadata();
-  if (const auto it = metadata.find("authorization"); it != metadata.end()) {
-    authorization = absl::string_view(it->second.data(), it->second.size());
-  }
-  return Admit(context, authorization, call);
+  return Admit(context, Authorization(rpc), call);
 }
 
 absl::Status Admit(const ServiceContext& context, std::optional<absl::string_view> authorization,
                    const std::shared_ptr<InFlightCall>& call) {
-  if (context.api_keys != nullptr) {
-    if (absl::Status status = context.api_keys->Check(authorization); !status.ok()) {
-      context.metrics->Rejected(RejectReason::kUnauthenticated);
-      return status;
-    }
-  }
+  if (absl::Status status = CheckKey(context, authorization); !status.ok()) return status;
   absl::Status status = context.gate->Enter(call);
   if (!status.ok() && context.gate->state() == Gate::State::kDraining) {
     context.metrics->Rejected(RejectReason::kDraining);

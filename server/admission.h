@@ -18,6 +18,9 @@
 
 namespace lion {
 
+// UNAUTHENTICATED, counted in lion_rejected_total, if the server has keys and this caller shows none of them.
+absl::Status CheckKey(const ServiceContext& context, const grpc::CallbackServerContext& rpc);
+
 // OK: call is inside the gate and must leave it. UNAUTHENTICATED or UNAVAILABLE: it is not, and lion_rejected_total has
 // counted it (a server that still loads is no rejection).
 absl::Status Admit(const ServiceContext& context, const grpc::CallbackServerContext& rpc,

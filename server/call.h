@@ -19,6 +19,7 @@
 #include <functional>
 #include <memory>
 #include <optional>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
@@ -104,12 +105,21 @@ struct CallType {
   using Make = std::shared_ptr<Call> (*)(const ServiceContext* context, Call::Options options,
                                          const grpc::ByteBuffer& request, std::function<void(CallResult)> done);
 
-  CallType(CallKind call_kind, Make make_call = &Call::Create)  // NOLINT(google-explicit-constructor)
-      : kind(call_kind), make(make_call) {}
+  // NOLINTNEXTLINE(google-explicit-constructor)
+  constexpr CallType(CallKind call_kind, Make make_call = &Call::Create, bool is_gated = true)
+      : kind(call_kind), make(make_call), gated(is_gated) {}
 
   CallKind kind;
-  Make make;  // never null
+  Make make;   // never null
+  bool gated;  // false = a unary call that is answered while the server loads or drains, too; it ends inside Start
 };
+
+// A Make of a class of Call's.
+template <typename T>
+std::shared_ptr<Call> MakeCall(const ServiceContext* context, Call::Options options, const grpc::ByteBuffer& request,
+                               std::function<void(CallResult)> done) {
+  return std::make_shared<T>(context, std::move(options), request, std::move(done));
+}
 
 // The answer to a message of a stream that a unary call would refuse. kind is kEmbed or kClassify; model may be
 // Metrics::kUnknownModel.

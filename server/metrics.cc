@@ -30,9 +30,39 @@ using prometheus::Histogram;
 using prometheus::Labels;
 
 // Label values, each table in the order of its enum.
-constexpr std::string_view kRpcNames[] = {"Embed",           "EmbedStream",   "Classify",
-                                          "ClassifyStream",  "Tokenize",      "ListModels",
-                                          "http.Embeddings", "http.Classify", "http.Models"};
+constexpr std::string_view kRpcNames[] = {"Embed",
+                                          "EmbedStream",
+                                          "Classify",
+                                          "ClassifyStream",
+                                          "Tokenize",
+                                          "ListModels",
+                                          "http.Embeddings",
+                                          "http.Classify",
+                                          "http.Models",
+                                          "tei.Info",
+                                          "tei.Embed",
+                                          "tei.EmbedStream",
+                                          "tei.EmbedSparse",
+                                          "tei.EmbedSparseStream",
+                                          "tei.EmbedAll",
+                                          "tei.EmbedAllStream",
+                                          "tei.Predict",
+                                          "tei.PredictStream",
+                                          "tei.PredictPair",
+                                          "tei.PredictPairStream",
+                                          "tei.Rerank",
+                                          "tei.Tokenize",
+                                          "tei.TokenizeStream",
+                                          "tei.Decode",
+                                          "tei.DecodeStream",
+                                          "kserve.ServerLive",
+                                          "kserve.ServerReady",
+                                          "kserve.ModelReady",
+                                          "kserve.ServerMetadata",
+                                          "kserve.ModelMetadata",
+                                          "kserve.ModelInfer",
+                                          "kserve.ModelStreamInfer",
+                                          "kserve.RepositoryIndex"};
 constexpr std::string_view kDropReasons[] = {"cancelled", "deadline", "drain"};
 constexpr std::string_view kRejectReasons[] = {"queue_full", "deadline", "memory", "draining", "unauthenticated"};
 constexpr std::string_view kCodeNames[] = {
@@ -44,7 +74,7 @@ constexpr ComputeMode kModes[] = {ComputeMode::kParallel, ComputeMode::kChunked,
 
 constexpr size_t kNumRpcs = std::size(kRpcNames);
 constexpr size_t kNumCodes = std::size(kCodeNames);
-static_assert(kNumRpcs == static_cast<size_t>(Rpc::kHttpModels) + 1);
+static_assert(kNumRpcs == static_cast<size_t>(Rpc::kKserveRepositoryIndex) + 1);
 static_assert(std::size(kDropReasons) == static_cast<size_t>(DropReason::kDrain) + 1);
 static_assert(std::size(kRejectReasons) == static_cast<size_t>(RejectReason::kUnauthenticated) + 1);
 static_assert(kNumCodes == static_cast<size_t>(absl::StatusCode::kUnauthenticated) + 1);

@@ -33,7 +33,31 @@ enum class Rpc {
   kListModels,
   kHttpEmbeddings,
   kHttpClassify,
-  kHttpModels
+  kHttpModels,
+  kTeiInfo,
+  kTeiEmbed,
+  kTeiEmbedStream,
+  kTeiEmbedSparse,
+  kTeiEmbedSparseStream,
+  kTeiEmbedAll,
+  kTeiEmbedAllStream,
+  kTeiPredict,
+  kTeiPredictStream,
+  kTeiPredictPair,
+  kTeiPredictPairStream,
+  kTeiRerank,
+  kTeiTokenize,
+  kTeiTokenizeStream,
+  kTeiDecode,
+  kTeiDecodeStream,
+  kKserveServerLive,
+  kKserveServerReady,
+  kKserveModelReady,
+  kKserveServerMetadata,
+  kKserveModelMetadata,
+  kKserveModelInfer,
+  kKserveModelStreamInfer,
+  kKserveRepositoryIndex
 };
 enum class DropReason { kCancelled, kDeadline, kDrain };                                  // rows
 enum class RejectReason { kQueueFull, kDeadline, kMemory, kDraining, kUnauthenticated };  // calls

@@ -109,6 +109,7 @@ void RowsCall::MakeRows() {
     const absl::Time started = context().clock->Now();
     rows_.push_back(MakeRow(i));
     if (tokenizes) context().metrics->Tokenized(plan_.model, context().clock->Now() - started);
+    if (!rows_.back().status.ok() && !rows_stand_alone()) return Fail(rows_.back().status);
     num_tokens_ += rows_.back().num_tokens;
     if (!runs) continue;
     if (absl::Status status = CheckTotalTokens(num_tokens_, context().limits); !status.ok()) {
@@ -182,6 +183,9 @@ void RowsCall::Collect() {
     }
   }
   if (!any_good) return Fail(row_status(0));
+  for (int i = 0; i < num_rows && !rows_stand_alone(); ++i) {
+    if (!row_status(i).ok()) return Fail(row_status(i));
+  }
   CallResult result;
   result.model = model_;
   result.status = BuildResponse(&result.response);

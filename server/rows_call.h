@@ -50,6 +50,8 @@ class RowsCall : public Call {
   virtual PlannedRow MakeRow(int i) const { return PlanRow(inputs()[i], i, plan_, served()); }
   // Who is told how far a row has come (PendingRow::progress); null = nobody.
   virtual std::function<void(int64_t tokens_done, int64_t tokens_total)> MakeProgress() { return nullptr; }
+  // False = one bad row fails the call, with its error and at once.
+  virtual bool rows_stand_alone() const { return true; }
   virtual void ReleaseRequest() = 0;  // frees what the rows were made from
   // From rows_ and, where the rows ran, answers_ (which it may consume).
   virtual absl::Status BuildResponse(grpc::ByteBuffer* response) = 0;

@@ -17,7 +17,9 @@
 #include "server/gate.h"
 #include "server/health.h"
 #include "server/http_endpoint.h"
+#include "server/inference_service.h"
 #include "server/service_context.h"
+#include "server/tei_service.h"
 #include "server/tokenizer_pool.h"
 #include "server/warm_up.h"
 
@@ -81,7 +83,9 @@ struct Server::Impl {
     tokenizing.max_pending_bytes = options.max_tokenizer_bytes;
     tokenizers = std::make_unique<TokenizerPool>(tokenizing);
     context.tokenizers = tokenizers.get();
-    service = MakeEncoderService(&context);
+    services = MakeTeiServices(&context);
+    services.push_back(MakeInferenceService(&context));
+    services.push_back(MakeEncoderService(&context));
   }
 
   void OnDeviceLost(const LostDevice& lost);
@@ -99,7 +103,7 @@ struct Server::Impl {
   std::atomic<bool> no_device = false;
   std::unique_ptr<Batcher> batcher;
   std::unique_ptr<TokenizerPool> tokenizers;
-  std::unique_ptr<grpc::Service> service;
+  std::vector<std::unique_ptr<grpc::Service>> services;
   std::unique_ptr<grpc::Server> grpc_server;
   std::unique_ptr<HttpEndpoint> http;
   bool shut_down = false;
@@ -139,7 +143,7 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, ServedMo
 
   grpc::reflection::InitProtoReflectionServerBuilderPlugin();
   grpc::ServerBuilder builder;
-  builder.RegisterService(impl->service.get());
+  for (const auto& service : impl->services) builder.RegisterService(service.get());
   builder.RegisterService(impl->health.service());
   builder.SetMaxReceiveMessageSize(static_cast<int>(opts.limits.max_message_bytes));
   builder.SetMaxSendMessageSize(-1);  // kMaxAnswerBytes is checked before an answer is computed

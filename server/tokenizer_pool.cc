@@ -136,4 +136,6 @@ void TokenizerPool::WhenRoom(int64_t bytes, std::function<void()> room) {
   room();
 }
 
+int TokenizerPool::num_threads() const { return static_cast<int>(impl_->threads.size()); }
+
 }  // namespace lion

@@ -26,6 +26,8 @@ class TokenizerPool {
   // work and room, which are served too.
   ~TokenizerPool();
 
+  int num_threads() const;
+
   // Runs work on a pool thread, first come first served. bytes is the text it holds. RESOURCE_EXHAUSTED naming the
   // limit if the bytes do not fit now (work is not called); a single piece larger than the limit is taken when nothing
   // else is pending. Thread-safe, never blocks. work must not throw; it may call Submit. bytes below 0 counts as 0. Its

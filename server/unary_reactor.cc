@@ -40,12 +40,13 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
     call_ = type.make(context_, std::move(options), request,
                       [self = self_](CallResult result) { self->Complete(std::move(result)); });
     // From here on Cut may come.
-    if (absl::Status status = Admit(*context_, *rpc_context_, self_); !status.ok()) {
+    absl::Status admitted = type.gated ? Admit(*context_, *rpc_context_, self_) : CheckKey(*context_, *rpc_context_);
+    if (!admitted.ok()) {
       call_.reset();
-      Complete({.status = std::move(status), .response = {}, .retry_pushback_ms = std::nullopt});
+      Complete({.status = std::move(admitted), .response = {}, .retry_pushback_ms = std::nullopt});
       return;
     }
-    inside_ = true;
+    inside_ = type.gated;
     call_->Start();
   }
 

@@ -8,6 +8,7 @@
 #   adapters   LangChain, LlamaIndex and sentence-transformers on top of it (installs some 5 GB the first time)
 #   go rust node java
 #              the examples, each generated from proto/ and built by its own ecosystem's tools
+#   wires      what callers of other servers have: PyPI's tritonclient and kserve; with Go, grpcurl and ghz by TEI's proto
 #   search     examples/semantic-search: PostgreSQL with pgvector, the command line, the page in headless Chromium
 #   bulk       examples/bulk: Ray Data through two servers, killed half way
 #
@@ -18,7 +19,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly ALL=(python adapters go rust node java search bulk)
+readonly ALL=(python adapters go rust node java wires search bulk)
 readonly OUT=build/clients
 readonly VENV=$OUT/python/venv
 
@@ -70,6 +71,29 @@ beside_wheel() {
 run_adapters() { beside_wheel adapters; }
 run_search() { beside_wheel search; }
 run_bulk() { beside_wheel bulk; }
+
+# Each file by itself: tritonclient and kserve bring the same descriptors under different names.
+run_wires() {
+  local reason status=0
+  venv $OUT/wires/venv tests/clients/wires/requirements.txt
+  run_tests $OUT/wires/venv/bin/python wires-triton tests/clients/wires/triton_test.py || status=1
+  run_tests $OUT/wires/venv/bin/python wires-kserve tests/clients/wires/kserve_test.py || status=1
+  reason=$(missing go)
+  if [[ -n $reason ]]; then
+    say "wires: grpcurl and ghz SKIPPED: $reason"
+  else
+    wire_tools && LION_WIRE_TOOLS=$PWD/$OUT/wires/bin run_tests build/venv/bin/python wires-tei tests/clients/wires/tei_test.py || status=1
+  fi
+  return $status
+}
+
+# grpcurl and ghz, into $OUT/wires/bin.
+wire_tools() {
+  [[ -x $OUT/wires/bin/grpcurl && -x $OUT/wires/bin/ghz ]] && return
+  say "building grpcurl and ghz"
+  GOBIN=$PWD/$OUT/wires/bin go install github.com/fullstorydev/grpcurl/cmd/grpcurl@v1.9.3 &&
+    GOBIN=$PWD/$OUT/wires/bin go install github.com/bojand/ghz/cmd/ghz@v0.121.0
+}
 
 # example LANGUAGE: builds and runs it by tests/clients/examples.
 example() { run_tests build/venv/bin/python "$1" tests/clients/examples -k "$1"; }

@@ -38,7 +38,11 @@ CONTRACT = {
     "lion_batch_retries_total": (),
 }
 LABEL_VALUES = {
-    "rpc": {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels"},
+    "rpc": {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels"}
+    | {f"tei.{name}" for name in ("Info", "Embed", "EmbedStream", "EmbedSparse", "EmbedSparseStream", "EmbedAll", "EmbedAllStream", "Predict", "PredictStream",
+                                  "PredictPair", "PredictPairStream", "Rerank", "Tokenize", "TokenizeStream", "Decode", "DecodeStream")}
+    | {f"kserve.{name}" for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "ModelStreamInfer",
+                                     "RepositoryIndex")},
     "model": {"a", "b", "text", "unknown"},
     "mode": {"parallel", "chunked", "recurrent"},
     "code": {c.name for c in grpc.StatusCode},
