@@ -5,6 +5,7 @@
 # Builds the clients and runs their tests against the real server: tests/clients/run.sh [STAGE…], all stages without one.
 #
 #   python     the package: wheel and sdist, its types, every call, sync and asyncio
+#   openai     OpenAI's own client against the HTTP port
 #   adapters   LangChain, LlamaIndex and sentence-transformers on top of it (installs some 5 GB the first time)
 #   go rust node java
 #              the examples, each generated from proto/ and built by its own ecosystem's tools
@@ -19,7 +20,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly ALL=(python adapters go rust node java wires search bulk)
+readonly ALL=(python openai adapters go rust node java wires search bulk)
 readonly OUT=build/clients
 readonly VENV=$OUT/python/venv
 
@@ -59,6 +60,11 @@ run_python() {
   wheel
   install_wheel $VENV
   run_tests $VENV/bin/python python tests/clients/python
+}
+
+run_openai() {
+  venv "$OUT/openai/venv" tests/clients/openai/requirements.txt
+  run_tests "$OUT/openai/venv/bin/python" openai tests/clients/openai
 }
 
 # beside_wheel STAGE: tests in an environment of its own that has the wheel.

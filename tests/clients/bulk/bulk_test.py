@@ -2,10 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """examples/bulk through two servers: every row once, whatever is killed half way."""
 
+import contextlib
 import json
 import os
 import pathlib
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -52,8 +54,21 @@ def corpus(request, tmp_path_factory):
     return folder
 
 
+def descendants(pid):
+    """All that this process has started, and what that has; Ray gives its workers groups and sessions of their own."""
+    children = {}
+    for path in pathlib.Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            parent = int(path.read_text().rpartition(")")[2].split()[1])
+            children.setdefault(parent, []).append(int(path.parent.name))
+    found = [pid]
+    for parent in found:
+        found += children.get(parent, [])
+    return found[1:]
+
+
 class Bulk:
-    """The program on a corpus, as a process of its own group, so that it can be killed with all that it started."""
+    """The program on a corpus, as a process that can be killed with all that it started."""
 
     def __init__(self, fleet, corpus, output, *flags):
         command = [sys.executable, "-W", "ignore", str(PROGRAM), f"--target=ipv4:{fleet[0].grpc},{fleet[1].grpc}", f"--input={corpus}", f"--output={output}",
@@ -70,8 +85,18 @@ class Bulk:
                     return
 
     def kill(self):
-        os.killpg(self._process.pid, signal.SIGKILL)
+        """All of it, as when its machine fails, and waits until all has ended: nothing is written from here on."""
+        os.kill(self._process.pid, signal.SIGSTOP)  # it starts nothing more
+        ending = []
+        for pid in descendants(self._process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                ending.append(os.pidfd_open(pid))
+                signal.pidfd_send_signal(ending[-1], signal.SIGKILL)
+        self._process.kill()
         self._process.communicate(timeout=HANG_SECONDS)
+        for pidfd in ending:
+            assert select.select([pidfd], [], [], HANG_SECONDS)[0], "a process does not end"
+            os.close(pidfd)
 
     def finish(self, code=0):
         """Its last lines."""
