@@ -21,6 +21,15 @@ bool AllFinite(absl::Span<const float> values) {
   return true;
 }
 
+bool AnyZeroVector(absl::Span<const float> vectors, int64_t width, int64_t values) {
+  for (size_t first = 0; first < vectors.size(); first += width) {
+    const absl::Span<const float> v = vectors.subspan(first, values);
+    // Almost always the first value decides.
+    if (std::all_of(v.begin(), v.end(), [](float x) { return x == 0; })) return true;
+  }
+  return false;
+}
+
 void NormalizeL2(absl::Span<float> v) {
   double sum = 0;
   for (float x : v) sum += static_cast<double>(x) * static_cast<double>(x);

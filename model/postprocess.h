@@ -6,6 +6,7 @@
 
 // What happens to an encoder's vectors and logits before they travel: cutting, normalising, scores. Pure functions.
 
+#include <cstdint>
 #include <vector>
 
 #include "absl/types/span.h"
@@ -14,6 +15,9 @@ namespace lion {
 
 // True if every value is finite.
 bool AllFinite(absl::Span<const float> values);
+
+// True if one of the vectors, each of width values, is all 0 in its first `values` (at most width).
+bool AnyZeroVector(absl::Span<const float> vectors, int64_t width, int64_t values);
 
 // Scales v to Euclidean length 1 (sum of squares in double). A zero vector stays zero.
 void NormalizeL2(absl::Span<float> v);

@@ -6,7 +6,10 @@
 #include <algorithm>
 #include <deque>
 #include <iterator>
+#include <limits>
+#include <optional>
 #include <thread>
+#include <unordered_map>
 #include <utility>
 
 #include "absl/base/thread_annotations.h"
@@ -14,13 +17,17 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/types/span.h"
 #include "model/postprocess.h"
+#include "server/batch_policy.h"
 #include "server/device_load.h"
 
 namespace lion {
 namespace {
 
+constexpr int64_t kReservedShare = 8;  // of the queue, the part for callers of whom nothing waits: 1 / this
+
 struct Waiter {
   int64_t tokens;
+  int64_t room_tokens;  // must be free: its own, and what is kept for others
   std::function<void()> room;
 };
 
@@ -42,6 +49,13 @@ int64_t SumTokens(const std::vector<WaitingRow>& rows) {
 // Wall clocks step back.
 absl::Duration Elapsed(absl::Time from, absl::Time to) { return std::max(to - from, absl::ZeroDuration()); }
 
+// Whether a row of that model is long: on every device, as any may take it.
+bool RunsInSteps(const ServedModel& model, int64_t tokens) {
+  return std::any_of(model.encoders.begin(), model.encoders.end(), [tokens](const Encoder* encoder) {
+    return encoder->max_unstepped_tokens() > 0 && tokens > encoder->max_unstepped_tokens();
+  });
+}
+
 std::vector<int64_t> BatchBudgets(const std::vector<ServedModel>& models) {
   std::vector<int64_t> budgets;
   budgets.reserve(models.size());
@@ -60,12 +74,25 @@ struct Batcher::Impl {
     std::thread thread;
   };
 
+  // What a runner found to do.
+  struct Choice {
+    bool ended = false;  // never again
+    bool lost = false;   // not on this device
+    std::vector<DroppedRow> dropped;
+    std::vector<WaitingRow> batch;
+    std::vector<Waiter> woken;
+    absl::Time now;
+  };
+
+  class StepControl;
+
   Impl(std::vector<ServedModel> served, const Options& opts)
       : models(std::move(served)),
         options(opts),
         device_names(models.front().info.devices),
         queue(BatchBudgets(models)),
-        load(static_cast<int>(models.front().encoders.size())) {}
+        num_long(models.front().encoders.size()),
+        load(static_cast<int>(models.front().encoders.size()), static_cast<int>(models.size())) {}
 
   const std::string& DeviceName(int device) const { return device_names[device]; }
 
@@ -73,14 +100,22 @@ struct Batcher::Impl {
   void Run(Runner* runner);
   // Waits for something to do and does it; false = never again.
   bool RunOnce(Runner* runner);
+  // In the pause of a long row on that runner: runs one batch of rows up to max_row_tokens, if any waits.
+  bool RunNested(Runner* runner, int64_t max_row_tokens);
+  // The sweeper's thread.
+  void SweepAll();
+
+  Choice Choose(Runner* runner, const RowQueue::Fits& fits);
+  // Drops and wakes what was chosen.
+  void Settle(Choice* choice);
 
   // Each returns when its rows have been answered, or are in the queue again.
   void Drop(std::vector<DroppedRow> dropped, absl::Time now);
   void RunBatch(Runner* runner, std::vector<WaitingRow> batch);
-  void Retry(Runner* runner, std::vector<WaitingRow> batch, const absl::Status& status);
+  void Retry(Runner* runner, std::vector<WaitingRow> batch, DeviceLoad::Ended ended, const absl::Status& status);
 
   // What a row that is dropped gets.
-  absl::Status StatusOf(DropReason reason) const;
+  absl::Status StatusOf(DropReason reason, const char* doing) const;
   // Nothing is taken any more.
   bool Ended() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return stopping || load.num_left() == 0; }
   absl::Status WhyEnded() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
@@ -89,12 +124,23 @@ struct Batcher::Impl {
   bool HasRoom(int64_t tokens) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
     return tokens <= options.max_queue_tokens - waiting_tokens;
   }
+  int64_t WaitingOf(uint64_t caller) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    const auto it = waiting_of.find(caller);
+    return it == waiting_of.end() ? 0 : it->second;
+  }
+  // Counts rows that wait, or (sign -1) no longer do.
+  void CountRow(const WaitingRow& row, int sign) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
+
+  bool MayTakeLong(int device) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return num_long[device] < std::max(1, runners_of_device[device] - 1);
+  }
   // A waiter that fits is work too: one woken before may have left its room unused, and with nothing in the queue no
   // batch will come to wake the next.
-  bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
-    return waiting_rows > 0 || (!waiters.empty() && HasRoom(waiters.front().tokens));
+  bool HasWork(int device) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) {
+    return waiting_rows > waiting_long_rows || (waiting_long_rows > 0 && MayTakeLong(device)) ||
+           (!waiters.empty() && HasRoom(waiters.front().room_tokens));
   }
-  // Calls the free runner whose device has least to do, if any is free.
+  // Calls the free runner whose device has least to do, if any is free that may do what waits.
   void CallRunner() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
   // Calls those of a device, or with -1 all, so that they see that it is over.
   void CallAll(int device) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu);
@@ -106,97 +152,213 @@ struct Batcher::Impl {
   const Options options;
   const std::vector<std::string> device_names;
 
-  // Held by the runner that chooses. Submit hands over through inbox, and counts of what waits are kept beside it, so
+  // Held by the thread that chooses. Submit hands over through inbox, and counts of what waits are kept beside it, so
   // that callers never wait for a sweep of the queue. Before mu.
   absl::Mutex choosing;
   RowQueue queue ABSL_GUARDED_BY(choosing);
 
   mutable absl::Mutex mu ABSL_ACQUIRED_AFTER(choosing);
-  absl::CondVar stopped;  // num_runners has become 0
+  absl::CondVar stopped;       // num_threads has become 0
+  absl::CondVar sweep_wanted;  // or it has ended
   bool stopping ABSL_GUARDED_BY(mu) = false;
-  int num_runners ABSL_GUARDED_BY(mu) = 0;            // threads that have not ended
+  bool sweep ABSL_GUARDED_BY(mu) = false;             // somebody has gone since the last one began
+  int num_threads ABSL_GUARDED_BY(mu) = 0;            // that have not ended: runners and the sweeper
   std::vector<Runner*> idle ABSL_GUARDED_BY(mu);      // waiting and not called
   std::vector<WaitingRow> inbox ABSL_GUARDED_BY(mu);  // submitted, not yet in queue
   std::deque<Waiter> waiters ABSL_GUARDED_BY(mu);
   int64_t next_number ABSL_GUARDED_BY(mu) = 0;
-  int64_t waiting_rows ABSL_GUARDED_BY(mu) = 0;  // of inbox and queue
+  // Of inbox and queue.
+  int64_t waiting_rows ABSL_GUARDED_BY(mu) = 0;
   int64_t waiting_tokens ABSL_GUARDED_BY(mu) = 0;
+  int64_t waiting_long_rows ABSL_GUARDED_BY(mu) = 0;                     // of waiting_rows
+  std::unordered_map<uint64_t, int64_t> waiting_of ABSL_GUARDED_BY(mu);  // tokens of each caller, none of them 0
   int64_t pending_rows ABSL_GUARDED_BY(mu) = 0;
+  std::vector<int> num_long ABSL_GUARDED_BY(mu);  // running on each device
   DeviceLoad load ABSL_GUARDED_BY(mu);
   absl::Status last_loss ABSL_GUARDED_BY(mu);  // OK until a device is lost
 
+  std::vector<int> runners_of_device;
   std::vector<std::unique_ptr<Runner>> runners;  // as made
+  std::thread sweeper;
+};
+
+// What happens between the steps of one long row.
+class Batcher::Impl::StepControl : public EncodeControl {
+ public:
+  StepControl(Impl* impl, Runner* runner, const WaitingRow* waiting, absl::Time now)
+      : impl_(*impl), runner_(runner), waiting_(*waiting), resumed_(now) {}
+
+  absl::Status BetweenSteps(int64_t tokens_done, int64_t tokens_total) override {
+    Worked(Now());
+    stop_reason_ = WhyStop();
+    if (stop_reason_.has_value()) return absl::CancelledError("stopped");
+    if (waiting_.row->progress != nullptr) waiting_.row->progress(tokens_done, tokens_total);
+    {
+      absl::MutexLock lock(&impl_.mu);
+      impl_.load.Progressed(runner_->device, tokens_done - tokens_done_);
+    }
+    tokens_done_ = tokens_done;
+    if (impl_.models[waiting_.model].encoders[runner_->device]->runs_nested_batches()) {
+      while (share_.MayRunOthers()) {
+        const absl::Time from = Now();
+        if (!impl_.RunNested(runner_, waiting_.tokens / kNestedRowShare)) break;
+        share_.OthersRan(Elapsed(from, Now()));
+      }
+    }
+    resumed_ = Now();
+    return absl::OkStatus();
+  }
+
+  // The row's own time, until now.
+  absl::Duration Worked(absl::Time now) {
+    const absl::Duration step = Elapsed(resumed_, now);
+    resumed_ = now;
+    share_.Worked(step);
+    return worked_ += step;
+  }
+  // Set if the row was stopped.
+  std::optional<DropReason> stop_reason() const { return stop_reason_; }
+  int64_t tokens_done() const { return tokens_done_; }
+
+ private:
+  absl::Time Now() const { return impl_.options.clock->Now(); }
+
+  std::optional<DropReason> WhyStop() const {
+    if (waiting_.cancelled != nullptr && waiting_.cancelled->load(std::memory_order_acquire)) {
+      return DropReason::kCancelled;
+    }
+    if (Now() >= waiting_.deadline) return DropReason::kDeadline;
+    absl::MutexLock lock(&impl_.mu);
+    return impl_.stopping ? std::make_optional(DropReason::kDrain) : std::nullopt;
+  }
+
+  Impl& impl_;
+  Runner* runner_;
+  const WaitingRow& waiting_;
+  StepShare share_;
+  absl::Time resumed_;
+  absl::Duration worked_;
+  int64_t tokens_done_ = 0;
+  std::optional<DropReason> stop_reason_;
 };
 
 void Batcher::Impl::Run(Runner* runner) {
   while (RunOnce(runner)) {
   }
   absl::MutexLock lock(&mu);
-  if (--num_runners == 0) stopped.SignalAll();
+  if (--num_threads == 0) stopped.SignalAll();
+}
+
+void Batcher::Impl::CountRow(const WaitingRow& row, int sign) {
+  waiting_rows += sign;
+  waiting_tokens += sign * row.tokens;
+  if (row.alone) waiting_long_rows += sign;
+  const auto it = waiting_of.try_emplace(row.caller, 0).first;
+  it->second += sign * row.tokens;
+  if (it->second == 0) waiting_of.erase(it);
+}
+
+Batcher::Impl::Choice Batcher::Impl::Choose(Runner* runner, const RowQueue::Fits& fits) {
+  Choice choice;
+  absl::MutexLock choose(&choosing);
+  RowQueue::Fits fitting = fits;
+  {
+    absl::MutexLock lock(&mu);
+    queue.Append(std::exchange(inbox, {}));
+    choice.ended = Ended();
+    choice.lost = runner != nullptr && !choice.ended && load.lost(runner->device);
+    if (choice.lost) {
+      if (runner->called) CallRunner();  // somebody else has to do what it was called for
+      return choice;
+    }
+    if (runner != nullptr) {
+      runner->called = false;
+      // In a pause the length alone decides: the long row that pauses does nothing.
+      if (fits.max_row_tokens == std::numeric_limits<int64_t>::max()) fitting.alone = MayTakeLong(runner->device);
+    }
+  }
+  choice.now = options.clock->Now();
+  if (choice.ended) {
+    choice.dropped = queue.TakeAll();
+  } else {
+    choice.dropped = queue.TakeDead(choice.now);
+    if (runner != nullptr) choice.batch = queue.TakeBatch(fitting);
+  }
+  absl::MutexLock lock(&mu);
+  for (const DroppedRow& d : choice.dropped) CountRow(d.waiting, -1);
+  for (const WaitingRow& row : choice.batch) CountRow(row, -1);
+  pending_rows -= static_cast<int64_t>(choice.dropped.size());
+  if (!choice.batch.empty()) {
+    const bool is_long = choice.batch.front().alone;
+    num_long[runner->device] += is_long ? 1 : 0;
+    load.BatchStarted(runner->device, SumTokens(choice.batch), is_long, choice.now);
+  }
+  // Before the batch runs, so that what the waiters submit is here when it ends.
+  choice.woken = TakeWaiters();
+  if (waiting_rows > 0) CallRunner();  // for what did not fit
+  return choice;
+}
+
+void Batcher::Impl::Settle(Choice* choice) {
+  CountWaiting(choice->batch, -1, options.metrics);
+  Drop(std::move(choice->dropped), choice->now);
+  for (Waiter& waiter : choice->woken) {
+    waiter.room();
+    waiter.room = nullptr;
+  }
 }
 
 bool Batcher::Impl::RunOnce(Runner* runner) {
   {
     absl::MutexLock lock(&mu);
-    while (!Ended() && !load.lost(runner->device) && !HasWork()) {
+    while (!Ended() && !load.lost(runner->device) && !HasWork(runner->device)) {
       idle.push_back(runner);
       runner->wake.Wait(&mu);
       idle.erase(std::remove(idle.begin(), idle.end(), runner), idle.end());
     }
   }
+  Choice choice = Choose(runner, {});
+  if (choice.lost) return false;
+  Settle(&choice);
+  if (!choice.batch.empty()) RunBatch(runner, std::move(choice.batch));
+  return !choice.ended;
+}
 
-  bool ended = false;
-  std::vector<DroppedRow> dropped;
-  std::vector<WaitingRow> batch;
-  std::vector<Waiter> woken;
-  absl::Time now;
+bool Batcher::Impl::RunNested(Runner* runner, int64_t max_row_tokens) {
   {
-    absl::MutexLock choose(&choosing);
+    absl::MutexLock lock(&mu);
+    // At the end the runner's own loop has the rest.
+    if (Ended() || load.lost(runner->device) || waiting_rows == 0) return false;
+  }
+  Choice choice = Choose(runner, {.max_row_tokens = max_row_tokens, .alone = true});
+  Settle(&choice);
+  if (choice.batch.empty()) return false;
+  RunBatch(runner, std::move(choice.batch));
+  return true;
+}
+
+void Batcher::Impl::SweepAll() {
+  for (bool ended = false; !ended;) {
     {
       absl::MutexLock lock(&mu);
-      queue.Append(std::exchange(inbox, {}));
-      ended = Ended();
-      if (!ended && load.lost(runner->device)) {
-        if (runner->called) CallRunner();  // somebody else has to do what it was called for
-        return false;
-      }
-      runner->called = false;
+      while (!sweep && !Ended()) sweep_wanted.Wait(&mu);
+      sweep = false;
+      if (Ended()) break;
     }
-    now = options.clock->Now();
-    if (ended) {
-      dropped = queue.TakeAll();
-    } else {
-      dropped = queue.TakeDead(now);
-      batch = queue.TakeBatch();
-    }
-    absl::MutexLock lock(&mu);
-    for (const DroppedRow& d : dropped) waiting_tokens -= d.waiting.tokens;
-    pending_rows -= static_cast<int64_t>(dropped.size());
-    waiting_rows -= static_cast<int64_t>(dropped.size() + batch.size());
-    if (!batch.empty()) {
-      const int64_t tokens = SumTokens(batch);
-      waiting_tokens -= tokens;
-      load.BatchStarted(runner->device, tokens, now);
-    }
-    // Before the batch runs, so that what the waiters submit is here when it ends.
-    woken = TakeWaiters();
-    if (waiting_rows > 0) CallRunner();  // for what did not fit
+    Choice choice = Choose(nullptr, {});
+    Settle(&choice);
+    ended = choice.ended;
   }
-  CountWaiting(batch, -1, options.metrics);
-  Drop(std::move(dropped), now);
-  for (Waiter& waiter : woken) {
-    waiter.room();
-    waiter.room = nullptr;
-  }
-  if (!batch.empty()) RunBatch(runner, std::move(batch));
-  return !ended;
+  absl::MutexLock lock(&mu);
+  if (--num_threads == 0) stopped.SignalAll();
 }
 
 void Batcher::Impl::CallRunner() {
-  const auto freest = std::min_element(idle.begin(), idle.end(), [this](const Runner* a, const Runner* b) {
-    mu.AssertHeld();
-    return load.IsFreer(a->device, b->device);
-  });
+  auto freest = idle.end();
+  for (auto it = idle.begin(); it != idle.end(); ++it) {
+    if (!HasWork((*it)->device)) continue;
+    if (freest == idle.end() || load.IsFreer((*it)->device, (*freest)->device)) freest = it;
+  }
   if (freest == idle.end()) return;
   (*freest)->called = true;
   (*freest)->wake.Signal();
@@ -213,13 +375,14 @@ void Batcher::Impl::CallAll(int device) {
     }
   }
   idle = std::move(others);
+  sweep_wanted.Signal();
 }
 
 std::vector<Waiter> Batcher::Impl::TakeWaiters() {
   std::vector<Waiter> woken;
   const bool all = Ended();
   int64_t room = options.max_queue_tokens - waiting_tokens;
-  while (!waiters.empty() && (all || waiters.front().tokens <= room)) {
+  while (!waiters.empty() && (all || waiters.front().room_tokens <= room)) {
     room -= waiters.front().tokens;
     woken.push_back(std::move(waiters.front()));
     waiters.pop_front();
@@ -227,12 +390,12 @@ std::vector<Waiter> Batcher::Impl::TakeWaiters() {
   return woken;
 }
 
-absl::Status Batcher::Impl::StatusOf(DropReason reason) const {
+absl::Status Batcher::Impl::StatusOf(DropReason reason, const char* doing) const {
   switch (reason) {
     case DropReason::kCancelled:
-      return absl::CancelledError("the caller cancelled while the row waited");
+      return absl::CancelledError(absl::StrCat("the caller cancelled while the row ", doing));
     case DropReason::kDeadline:
-      return absl::DeadlineExceededError("the deadline passed while the row waited");
+      return absl::DeadlineExceededError(absl::StrCat("the deadline passed while the row ", doing));
     case DropReason::kDrain:
       break;
   }
@@ -246,7 +409,7 @@ void Batcher::Impl::Drop(std::vector<DroppedRow> dropped, absl::Time now) {
     options.metrics->Dropped(d.reason);
   }
   for (DroppedRow& d : dropped) {
-    d.waiting.row->done({.status = StatusOf(d.reason),
+    d.waiting.row->done({.status = StatusOf(d.reason, "waited"),
                          .result = {},
                          .queue = Elapsed(d.waiting.submitted, now),
                          .compute = absl::ZeroDuration()});
@@ -270,28 +433,49 @@ void Batcher::Impl::RunBatch(Runner* runner, std::vector<WaitingRow> batch) {
     answers[b].queue = Elapsed(batch[b].submitted, started);
     options.metrics->LeftQueue(model, answers[b].queue);
   }
-  const absl::Status status = models[model].encoders[runner->device]->Encode(rows, absl::MakeSpan(results));
-  if (absl::IsUnavailable(status)) return Retry(runner, std::move(batch), status);
-  const absl::Time ended = options.clock->Now();
+  Encoder* encoder = models[model].encoders[runner->device];
+  const bool is_long = batch.front().alone;
+  StepControl control(this, runner, &batch.front(), started);
+  const absl::Status status = encoder->Encode(rows, absl::MakeSpan(results), is_long ? &control : nullptr);
+  const absl::Time end = options.clock->Now();
+  const int64_t tokens = SumTokens(batch);
+  // What others ran between its steps is theirs.
+  const absl::Duration compute = is_long ? control.Worked(end) : Elapsed(started, end);
+  DeviceLoad::Ended ended = {.model = model,
+                             .tokens = tokens - control.tokens_done(),
+                             .is_long = is_long,
+                             .started = started,
+                             .measured_tokens = status.ok() ? tokens : 0,
+                             .worked = std::nullopt};
+  if (encoder->runs_nested_batches()) ended.worked = compute;
+  const std::optional<DropReason> stopped_by = control.stop_reason();
+  if (!stopped_by.has_value() && absl::IsUnavailable(status)) return Retry(runner, std::move(batch), ended, status);
 
   for (size_t b = 0; b < batch.size(); ++b) {
-    answers[b].compute = Elapsed(started, ended);
-    answers[b].status = status;
+    answers[b].compute = compute;
+    answers[b].status = stopped_by.has_value() ? StatusOf(*stopped_by, "ran") : status;
+    if (stopped_by.has_value()) options.metrics->Dropped(*stopped_by);
     if (!status.ok()) continue;
     options.metrics->SequenceEnded(model, rows[b].mode, batch[b].tokens);
-    if (AllFinite(results[b].values)) {
-      answers[b].result = std::move(results[b]);
-    } else {
+    const int64_t values = std::min(batch[b].row->normalized_values, results[b].width);
+    if (!AllFinite(results[b].values)) {
       answers[b].status = absl::InternalError("the model's answer to this input holds NaN or infinity");
-      options.metrics->BadRow(model);
+    } else if (values > 0 && AnyZeroVector(results[b].values, results[b].width, values)) {
+      answers[b].status =
+          absl::InternalError("the model's answer to this input is a vector of zeros: it has no direction");
+    } else {
+      answers[b].result = std::move(results[b]);
+      continue;
     }
+    options.metrics->BadRow(model);
   }
-  const int64_t tokens = SumTokens(batch);
-  options.metrics->BatchEnded(model, static_cast<int>(batch.size()), tokens, Elapsed(started, ended));
+  options.metrics->BatchEnded(model, static_cast<int>(batch.size()), tokens, compute);
   {
     absl::MutexLock lock(&mu);
-    load.BatchEnded(runner->device, tokens, /*measures=*/status.ok(), ended);
+    num_long[runner->device] -= is_long ? 1 : 0;
+    load.BatchEnded(runner->device, ended, end);
     pending_rows -= static_cast<int64_t>(batch.size());
+    if (is_long && waiting_long_rows > 0) CallRunner();  // a long row may follow
   }
   for (size_t b = 0; b < batch.size(); ++b) {
     batch[b].row->done(std::move(answers[b]));
@@ -299,14 +483,15 @@ void Batcher::Impl::RunBatch(Runner* runner, std::vector<WaitingRow> batch) {
   }
 }
 
-void Batcher::Impl::Retry(Runner* runner, std::vector<WaitingRow> batch, const absl::Status& status) {
-  const int64_t tokens = SumTokens(batch);
+void Batcher::Impl::Retry(Runner* runner, std::vector<WaitingRow> batch, DeviceLoad::Ended ended,
+                          const absl::Status& status) {
   const absl::Time now = options.clock->Now();
   LostDevice lost = {.name = DeviceName(runner->device), .status = status};
   bool news = false;  // several batches may have been on the device
   {
     absl::MutexLock lock(&mu);
-    load.BatchEnded(runner->device, tokens, /*measures=*/false, now);
+    num_long[runner->device] -= ended.is_long ? 1 : 0;
+    load.BatchEnded(runner->device, ended, now);
     news = !load.lost(runner->device);
     if (news) {
       load.Lose(runner->device);
@@ -331,8 +516,7 @@ void Batcher::Impl::Retry(Runner* runner, std::vector<WaitingRow> batch, const a
     absl::MutexLock choose(&choosing);
     absl::MutexLock lock(&mu);
     if (!Ended()) options.metrics->BatchRetried();
-    waiting_rows += static_cast<int64_t>(again.size());
-    waiting_tokens += SumTokens(again);
+    for (const WaitingRow& row : again) CountRow(row, 1);
     queue.PutBack(std::move(again));
     CallRunner();
   }
@@ -359,6 +543,7 @@ Batcher::Batcher(std::vector<ServedModel> models, const Options& options)
     for (const ServedModel& model : impl_->models) {
       at_once = std::min(at_once, model.encoders[device]->max_concurrent_batches());
     }
+    impl_->runners_of_device.push_back(at_once);
     for (int i = 0; i < at_once; ++i) {
       impl_->runners.push_back(std::make_unique<Impl::Runner>());
       impl_->runners.back()->device = static_cast<int>(device);
@@ -366,11 +551,12 @@ Batcher::Batcher(std::vector<ServedModel> models, const Options& options)
   }
   {
     absl::MutexLock lock(&impl_->mu);
-    impl_->num_runners = static_cast<int>(impl_->runners.size());
+    impl_->num_threads = static_cast<int>(impl_->runners.size()) + 1;
   }
   for (const auto& runner : impl_->runners) {
     runner->thread = std::thread([impl = impl_.get(), runner = runner.get()] { impl->Run(runner); });
   }
+  impl_->sweeper = std::thread([impl = impl_.get()] { impl->SweepAll(); });
   // Or the first rows would go to whoever starts first.
   const auto all_idle = [impl = impl_.get()] {
     impl->mu.AssertHeld();
@@ -383,6 +569,7 @@ Batcher::Batcher(std::vector<ServedModel> models, const Options& options)
 Batcher::~Batcher() {
   Stop();
   for (const auto& runner : impl_->runners) runner->thread.join();
+  impl_->sweeper.join();
 }
 
 void Batcher::Replace(int index, ServedModel model) {
@@ -413,6 +600,8 @@ absl::Status Batcher::Submit(std::vector<PendingRow> rows) {
     waiting.submitted = now;
     waiting.deadline = row.deadline;
     waiting.cancelled = row.cancelled.get();
+    waiting.caller = row.caller;
+    waiting.alone = RunsInSteps(impl_->models[row.model], waiting.tokens);
     waiting.row = std::make_unique<PendingRow>(std::move(row));
   }
   const int64_t tokens = SumTokens(arriving);
@@ -428,24 +617,35 @@ absl::Status Batcher::Submit(std::vector<PendingRow> rows) {
                                                      " more would pass the limit of ", max_queue_tokens,
                                                      " (max_queue_tokens)"));
   }
+  const uint64_t caller = arriving.front().caller;
+  if (const int64_t own = caller == 0 ? 0 : impl_->WaitingOf(caller);
+      own > 0 && !impl_->HasRoom(tokens + max_queue_tokens / kReservedShare)) {
+    return absl::ResourceExhaustedError(
+        absl::StrCat("queue full: ", impl_->waiting_tokens, " tokens wait, ", own, " of them yours; ", tokens,
+                     " more would take of what is kept for others, ", max_queue_tokens / kReservedShare, " of ",
+                     max_queue_tokens, " (max_queue_tokens)"));
+  }
   // Gauges rise before a runner can see the rows, so that they never read below zero.
   CountWaiting(arriving, 1, impl_->options.metrics);
-  for (WaitingRow& waiting : arriving) waiting.number = impl_->next_number++;
-  impl_->waiting_tokens += tokens;
-  impl_->waiting_rows += static_cast<int64_t>(arriving.size());
+  for (WaitingRow& waiting : arriving) {
+    waiting.number = impl_->next_number++;
+    impl_->CountRow(waiting, 1);
+  }
   impl_->pending_rows += static_cast<int64_t>(arriving.size());
   std::move(arriving.begin(), arriving.end(), std::back_inserter(impl_->inbox));
   impl_->CallRunner();
   return absl::OkStatus();
 }
 
-void Batcher::WhenRoom(int64_t tokens, std::function<void()> room) {
+void Batcher::WhenRoom(int64_t tokens, std::function<void()> room, uint64_t caller) {
+  const int64_t limit = impl_->options.max_queue_tokens;
+  // What Submit asks for at most, so that who is called finds it.
+  const int64_t room_tokens = caller == 0 ? tokens : std::min(tokens + limit / kReservedShare, std::max(limit, tokens));
   {
     absl::MutexLock lock(&impl_->mu);
-    const bool never_fits = tokens > impl_->options.max_queue_tokens;
-    const bool has_turn = impl_->waiters.empty() && impl_->HasRoom(tokens);
-    if (!impl_->Ended() && !never_fits && !has_turn) {
-      impl_->waiters.push_back({tokens, std::move(room)});
+    const bool has_turn = impl_->waiters.empty() && impl_->HasRoom(room_tokens);
+    if (!impl_->Ended() && tokens <= limit && !has_turn) {
+      impl_->waiters.push_back({tokens, room_tokens, std::move(room)});
       return;
     }
   }
@@ -455,7 +655,28 @@ void Batcher::WhenRoom(int64_t tokens, std::function<void()> room) {
 absl::Duration Batcher::EstimatedWait() const {
   const absl::Time now = impl_->options.clock->Now();
   absl::MutexLock lock(&impl_->mu);
-  return impl_->load.Wait(impl_->waiting_tokens, now);
+  return impl_->load.Wait(impl_->waiting_tokens, /*behind_long=*/false, now);
+}
+
+Batcher::Estimate Batcher::EstimateCall(int model, uint64_t caller, int64_t tokens, int64_t longest_row) const {
+  const bool is_long = RunsInSteps(impl_->models[model], longest_row);
+  const absl::Time now = impl_->options.clock->Now();
+  absl::MutexLock lock(&impl_->mu);
+  const int64_t own = impl_->WaitingOf(caller);
+  int64_t ahead = own;
+  for (const auto& [other, waiting] : impl_->waiting_of) {
+    if (other != caller) ahead += std::min(waiting, own + tokens);
+  }
+  // Its rows may be divided among the devices, but not one of them.
+  const int64_t share = tokens / std::max(impl_->load.num_left(), 1);
+  return {.wait = impl_->load.LeastWait(ahead, is_long, now),
+          .compute = impl_->load.Compute(model, std::max(longest_row, share))};
+}
+
+void Batcher::Sweep() {
+  absl::MutexLock lock(&impl_->mu);
+  impl_->sweep = true;
+  impl_->sweep_wanted.Signal();
 }
 
 int64_t Batcher::num_pending_rows() const {
@@ -467,7 +688,7 @@ void Batcher::Stop() {
   absl::MutexLock lock(&impl_->mu);
   impl_->stopping = true;
   impl_->CallAll(-1);
-  while (impl_->num_runners > 0) impl_->stopped.Wait(&impl_->mu);
+  while (impl_->num_threads > 0) impl_->stopped.Wait(&impl_->mu);
 }
 
 }  // namespace lion

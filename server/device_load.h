@@ -4,14 +4,17 @@
 #ifndef LION_SERVER_DEVICE_LOAD_H_
 #define LION_SERVER_DEVICE_LOAD_H_
 
-// What each device runs, how fast they have been, which are lost, and so how long a new row would wait. Bookkeeping
-// only: no thread, no lock, no clock; its user brings those. Devices are indices from 0.
+// What each device runs, how fast they have been, which are lost, and so how long a new row would wait and compute.
+// Bookkeeping only: no thread, no lock, no clock; its user brings those. Devices are indices from 0.
 //
-// The speed is tokens a device-second, over all devices and models, recent batches weighing most. While several batches
-// are on a device at once, the time between two ends counts for the one that ended: so a batch that waited behind
-// another inside the device does not make it look slow.
+// The speed is tokens a device-second, over all devices and models, recent batches weighing most. A batch counts from
+// its start or the last end on its device, whichever is later: so one that waited behind another inside the device does
+// not make it look slow.
+// Rows that run in steps ("long") share their device with others, who so get about half of it, and do not wait for it.
 
+#include <array>
 #include <cstdint>
+#include <optional>
 #include <vector>
 
 #include "absl/time/time.h"
@@ -21,11 +24,24 @@ namespace lion {
 
 class DeviceLoad {
  public:
-  explicit DeviceLoad(int num_devices) : devices_(num_devices), num_left_(num_devices) {}
+  explicit DeviceLoad(int num_devices, int num_models = 1)
+      : devices_(num_devices), num_left_(num_devices), speeds_(num_models) {}
 
-  void BatchStarted(int device, int64_t tokens, absl::Time now);
-  // Of a batch that started. measures: it counts in the speed (a device that fails at once is not fast).
-  void BatchEnded(int device, int64_t tokens, bool measures, absl::Time now);
+  void BatchStarted(int device, int64_t tokens, bool is_long, absl::Time now);
+  // The long row on that device has done so many tokens more.
+  void Progressed(int device, int64_t tokens);
+
+  struct Ended {
+    int model = 0;
+    int64_t tokens = 0;  // as it started, less what Progressed said
+    bool is_long = false;
+    absl::Time started;
+    // What it counts for in the speed, and for how long it had the device to itself where that is known; 0 tokens = it
+    // does not count (a device that fails at once is not fast).
+    int64_t measured_tokens = 0;
+    std::optional<absl::Duration> worked;
+  };
+  void BatchEnded(int device, const Ended& batch, absl::Time now);
 
   // Takes a device out for good. Once each.
   void Lose(int device);
@@ -36,22 +52,49 @@ class DeviceLoad {
   bool IsFreer(int a, int b) const;
 
   // How long a row would wait behind that many tokens, if the devices that are left share them evenly; 0 before the
-  // first batch has ended, and where none is left.
-  absl::Duration Wait(int64_t waiting_tokens, absl::Time now) const;
+  // first batch has ended, and where none is left. behind_long: it waits for long rows that run, too (it is one).
+  absl::Duration Wait(int64_t waiting_tokens, bool behind_long, absl::Time now) const {
+    return WaitAt(SecondsPerToken(), waiting_tokens, behind_long, now);
+  }
+
+  // The same at the best speed that was seen lately: for decisions that must not rest on a slow moment.
+  absl::Duration LeastWait(int64_t waiting_tokens, bool behind_long, absl::Time now) const {
+    return WaitAt(LeastSecondsPerToken(), waiting_tokens, behind_long, now);
+  }
+
+  // How long a device takes for a batch of so many tokens of that model, by what batches of about that size took; 0
+  // where none was seen. Small batches say nothing of large ones.
+  absl::Duration Compute(int model, int64_t tokens) const;
 
  private:
   struct Device {
     int num_batches = 0;
     int64_t tokens = 0;
-    absl::Time since;  // the start of the first batch that runs, or the end of the one before it
+    int num_long = 0;         // of num_batches
+    int64_t long_tokens = 0;  // of tokens
+    absl::Time since;         // the start of the first batch that runs, or the end of the one before it
     bool lost = false;
   };
 
+  // Decayed sums over batches; their quotient is a speed. Batches so weigh by how long they ran.
+  struct Measured {
+    double tokens = 0;
+    double seconds = 0;
+
+    void Add(int64_t more_tokens, absl::Duration more);
+    double SecondsPerToken() const { return tokens > 0 ? seconds / tokens : 0; }
+  };
+  static constexpr int kNumSizes = 40;
+  static int SizeOf(int64_t tokens);  // its power of two
+
+  double SecondsPerToken() const { return all_.SecondsPerToken(); }
+  double LeastSecondsPerToken() const;
+  absl::Duration WaitAt(double seconds_per_token, int64_t waiting_tokens, bool behind_long, absl::Time now) const;
+
   std::vector<Device> devices_;
   int num_left_;
-  // Decayed sums over the batches that ran; their quotient is the speed. Batches so weigh by how long they ran.
-  double measured_tokens_ = 0;
-  double measured_seconds_ = 0;
+  Measured all_;
+  std::vector<std::array<Measured, kNumSizes>> speeds_;  // of each model, by the batch's size
 };
 
 // When work begins that comes behind `waiting`, on devices that are busy for `busy` more and share what waits as they

@@ -4,14 +4,17 @@
 #ifndef LION_SERVER_ROW_QUEUE_H_
 #define LION_SERVER_ROW_QUEUE_H_
 
-// The rows that wait, oldest first: which are dead, which leave next (NextBatch, server/batch_policy.h), and where rows
-// come back in whose device was lost. A plain container: no thread, no lock, no clock; its user brings those.
+// The rows that wait, each caller's oldest first: which are dead, which leave next (NextBatch, server/batch_policy.h),
+// and where rows come back in whose device was lost. A plain container: no thread, no lock, no clock; its user brings
+// those.
 
 #include <atomic>
 #include <cstdint>
 #include <deque>
 #include <functional>
+#include <limits>
 #include <memory>
+#include <unordered_map>
 #include <utility>
 #include <vector>
 
@@ -27,7 +30,7 @@ struct RowAnswer {
   absl::Status status;     // of this row
   RowResult result;        // filled if status is OK
   absl::Duration queue;    // from Submit to the start of the batch that answers it, or to being dropped
-  absl::Duration compute;  // of that batch; 0 if it was dropped
+  absl::Duration compute;  // of that batch, less what others ran between its steps; 0 if it was dropped
 };
 
 // A row as its caller submits it.
@@ -45,10 +48,15 @@ struct PendingRow {
   // every lock, never after done.
   std::function<void(int64_t tokens_done, int64_t tokens_total)> progress;
   absl::Time deadline = absl::InfiniteFuture();
-  // Set by the caller's side at any time, from any thread: the row is dropped if it has not left yet. Null = never.
+  // Whose row it is: callers have equal shares of the devices (server/batch_policy.h).
+  uint64_t caller = 0;
+  // The answer will be normalised: so many values of each vector, which must not all be 0. 0 = it will not.
+  int64_t normalized_values = 0;
+  // Set by the caller's side at any time, from any thread: the row is dropped if it has not left yet, and stopped
+  // between its steps if it has. Null = never.
   std::shared_ptr<const std::atomic<bool>> cancelled;
   // Never null; must not block, throw or call Batcher::Stop; may call Submit and WhenRoom. Called and destroyed on a
-  // runner's thread.
+  // thread of the Batcher's.
   std::function<void(RowAnswer)> done;
 };
 
@@ -61,7 +69,9 @@ struct WaitingRow {
   absl::Time submitted;
   absl::Time deadline;
   const std::atomic<bool>* cancelled = nullptr;  // owned by row
-  int num_lost_devices = 0;                      // that were lost while this row was on them
+  uint64_t caller = 0;
+  bool alone = false;        // runs in steps
+  int num_lost_devices = 0;  // that were lost while this row was on them
   std::unique_ptr<PendingRow> row;
 };
 
@@ -73,9 +83,15 @@ struct DroppedRow {
 
 class RowQueue {
  public:
-  // NextBatch is shown this many of the oldest rows, which bounds its work and the rows of one batch whatever the
-  // queue's length. The oldest row of all is among them, so nothing starves.
+  // NextBatch is shown about so many of the oldest rows, of each caller an equal part and at least one: this bounds its
+  // work and the rows of one batch whatever the queue's length. The oldest row of every caller is among them.
   static constexpr int kLookAheadRows = 4096;
+
+  // Which rows a device has room for now.
+  struct Fits {
+    int64_t max_row_tokens = std::numeric_limits<int64_t>::max();
+    bool alone = true;  // also those that run in steps
+  };
 
   // max_batch_tokens: of each model, by its index; positive.
   explicit RowQueue(std::vector<int64_t> max_batch_tokens) : max_batch_tokens_(std::move(max_batch_tokens)) {}
@@ -83,21 +99,33 @@ class RowQueue {
   // Behind all others; their numbers ascend.
   void Append(std::vector<WaitingRow> rows);
 
-  // Takes what is cancelled or past its deadline; the others keep their order.
+  // Takes what is cancelled or past its deadline, the oldest first; the others keep their order.
   std::vector<DroppedRow> TakeDead(absl::Time now);
 
-  // Takes the rows that leave now, all of one model; empty only if the queue is.
-  std::vector<WaitingRow> TakeBatch();
+  // Takes the rows that leave now, all of one model, the oldest first; empty only if no row fits.
+  std::vector<WaitingRow> TakeBatch(const Fits& fits);
+  std::vector<WaitingRow> TakeBatch() { return TakeBatch(Fits()); }
 
   // Rows that TakeBatch gave, in that order: each takes its old place, before all younger ones.
   void PutBack(std::vector<WaitingRow> batch);
 
-  // All of them, as dropped in a drain.
+  // All of them, as dropped in a drain, the oldest first.
   std::vector<DroppedRow> TakeAll();
 
  private:
+  struct Caller {
+    std::deque<WaitingRow> rows;  // numbers ascend
+    double served = 0;            // tokens that left, on the scale of served_now_
+  };
+
+  // The caller's rows. One that comes, or comes back, begins where the others are: what it did not use is gone.
+  Caller& CallerOf(uint64_t caller);
+  // Callers without rows are forgotten, unless others wait whom they are ahead of and they are not too many.
+  void ForgetIdle();
+
   const std::vector<int64_t> max_batch_tokens_;
-  std::deque<WaitingRow> rows_;  // numbers ascend
+  std::unordered_map<uint64_t, Caller> callers_;
+  double served_now_ = 0;  // where one that comes now begins
 };
 
 }  // namespace lion

@@ -41,6 +41,8 @@ inline absl::Status Lost(const std::string& device) {
 // Works, simplified. Any number of calls at once.
 class FakeEncoder : public Encoder {
  public:
+  static constexpr uint32_t kZeroId = 1000000;  // a pooled row that begins with it gets zeros
+
   struct Options {
     int64_t hidden_width = 4;     // E
     int64_t embedding_width = 4;  // W
@@ -52,6 +54,8 @@ class FakeEncoder : public Encoder {
     std::optional<int> lost_after = std::nullopt;  // batches; then the device is lost
     std::optional<uint32_t> lose_id = std::nullopt;  // a batch that holds this id loses the device
     int max_concurrent_batches = 1;
+    int64_t max_unstepped_tokens = 0;
+    bool runs_nested_batches = false;
     DeviceUsage usage = {};
   };
 
@@ -76,6 +80,8 @@ class FakeEncoder : public Encoder {
   }
 
   int max_concurrent_batches() const override { return options_.max_concurrent_batches; }
+  int64_t max_unstepped_tokens() const override { return options_.max_unstepped_tokens; }
+  bool runs_nested_batches() const override { return options_.runs_nested_batches; }
   DeviceUsage usage() const override { return options_.usage; }
 
   // What Encode gives for one row.
@@ -106,6 +112,7 @@ class FakeEncoder : public Encoder {
         }
       }
     }
+    if (row.ids[0] == kZeroId) std::fill(result.values.begin(), result.values.end(), 0.0f);
     if (options_.nan_id.has_value() && Holds(row, *options_.nan_id)) {
       result.values[0] = std::numeric_limits<float>::quiet_NaN();
     }
@@ -158,7 +165,7 @@ class PuppetEncoder : public Encoder {
   explicit PuppetEncoder(const FakeEncoder::Options& options) : fake_(options) {}
 
   using Encoder::Encode;
-  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl*) override {
+  absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) override {
     Batch batch;
     for (const Row& row : rows) {
       batch.rows.push_back({{row.ids.begin(), row.ids.end()},
@@ -172,7 +179,20 @@ class PuppetEncoder : public Encoder {
       ++num_batches_;
       held_.push_back(&batch);
       changed_.SignalAll();
-      while (!batch.told && !released_) changed_.Wait(&mu_);
+      while (!batch.told && !released_) {
+        if (!batch.step.has_value()) {
+          changed_.Wait(&mu_);
+          continue;
+        }
+        const auto [done, total] = *std::exchange(batch.step, std::nullopt);
+        mu_.Unlock();
+        const absl::Status status =
+            control == nullptr ? absl::InternalError("no control") : control->BetweenSteps(done, total);
+        mu_.Lock();
+        if (!status.ok()) return status;
+        held_.push_front(&batch);
+        changed_.SignalAll();
+      }
       held_.erase(std::remove(held_.begin(), held_.end(), &batch), held_.end());
     }
     if (!batch.status.ok()) return batch.status;
@@ -182,9 +202,17 @@ class PuppetEncoder : public Encoder {
   }
 
   int max_concurrent_batches() const override { return fake_.max_concurrent_batches(); }
+  int64_t max_unstepped_tokens() const override { return fake_.max_unstepped_tokens(); }
+  bool runs_nested_batches() const override { return fake_.runs_nested_batches(); }
 
   // Waits until a batch is held and returns it; the oldest of several.
   std::vector<HeldRow> WaitForBatch() { return WaitForBatches(1).front(); }
+
+  // Waits until the oldest that is held begins with that id.
+  void WaitForRow(uint32_t id) {
+    absl::MutexLock lock(&mu_);
+    while (held_.empty() || held_.front()->rows[0].ids[0] != id) changed_.Wait(&mu_);
+  }
 
   // Waits until at least n are held and returns all, the oldest first.
   std::vector<std::vector<HeldRow>> WaitForBatches(size_t n) {
@@ -207,11 +235,24 @@ class PuppetEncoder : public Encoder {
     changed_.SignalAll();
   }
 
+  // Waits until a batch is held, and lets the oldest ask its control; then it is held again, if it may go on.
+  void Step(int64_t tokens_done, int64_t tokens_total) {
+    absl::MutexLock lock(&mu_);
+    while (held_.empty()) changed_.Wait(&mu_);
+    StepOldest(tokens_done, tokens_total);
+  }
+
   // Lets go of the batches that are held, and holds none from now on.
   void Release() {
     absl::MutexLock lock(&mu_);
     released_ = true;
     changed_.SignalAll();
+  }
+
+  // The same if one is held now.
+  void TryStep(int64_t tokens_done, int64_t tokens_total) {
+    absl::MutexLock lock(&mu_);
+    if (!held_.empty()) StepOldest(tokens_done, tokens_total);
   }
 
   // Encode calls so far, those held included.
@@ -227,7 +268,15 @@ class PuppetEncoder : public Encoder {
     absl::Status status;
     std::set<int> nan_rows;
     bool told = false;
+    std::optional<std::pair<int64_t, int64_t>> step;
   };
+
+  // It is not held until its control has answered.
+  void StepOldest(int64_t tokens_done, int64_t tokens_total) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    held_.front()->step = std::make_pair(tokens_done, tokens_total);
+    held_.pop_front();
+    changed_.SignalAll();
+  }
 
   FakeEncoder fake_;
   mutable absl::Mutex mu_;

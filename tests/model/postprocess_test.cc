@@ -22,6 +22,15 @@ constexpr float kInf = std::numeric_limits<float>::infinity();
 constexpr float kMax = std::numeric_limits<float>::max();
 constexpr float kEps = std::numeric_limits<float>::epsilon();
 
+TEST(AnyZeroVectorTest, LooksAtEachVectorsFirstValues) {
+  const std::vector<float> vectors = {1, 0, 0, 0, 0, 2};
+  EXPECT_FALSE(AnyZeroVector(vectors, 3, 3));
+  EXPECT_TRUE(AnyZeroVector(vectors, 3, 2));
+  EXPECT_TRUE(AnyZeroVector(vectors, 2, 2));
+  EXPECT_TRUE(AnyZeroVector({-0.0f, 0.0f}, 2, 2));
+  EXPECT_FALSE(AnyZeroVector({}, 2, 2));
+}
+
 TEST(AllFiniteTest, SeesOneBadValueAnywhere) {
   EXPECT_TRUE(AllFinite({}));
   EXPECT_TRUE(AllFinite({kMax, -kMax, 0.0f, -0.0f, std::numeric_limits<float>::denorm_min()}));

@@ -105,6 +105,65 @@ TEST(RowQueueTest, DeadRowsGoAndTheOthersKeepTheirOrder) {
   EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(1, 3));
 }
 
+WaitingRow RowOf(uint64_t caller, int64_t number, int64_t tokens) {
+  WaitingRow row = MakeRow(number, tokens);
+  row.caller = caller;
+  return row;
+}
+
+TEST(RowQueueTest, CallersHaveEqualSharesWhateverTheyQueued) {
+  RowQueue queue({40});
+  std::vector<WaitingRow> rows;
+  for (int64_t number = 0; number < 10; ++number) rows.push_back(RowOf(1, number, 10));
+  rows.push_back(RowOf(2, 10, 10));
+  rows.push_back(RowOf(2, 11, 10));
+  queue.Append(std::move(rows));
+  EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(0, 1, 10, 11));
+  // Who comes anew does not have what the others had before; nor does who comes back.
+  rows.clear();
+  for (int64_t number = 20; number < 28; ++number) rows.push_back(RowOf(number < 24 ? 3 : 2, number, 10));
+  queue.Append(std::move(rows));
+  EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(2, 3, 20, 24));
+}
+
+TEST(RowQueueTest, AOneRowCallerIsSeenBehindALongFlood) {
+  RowQueue queue({10});
+  std::vector<WaitingRow> rows;
+  for (int64_t number = 0; number < 20000; ++number) rows.push_back(RowOf(1, number, 10));
+  rows.push_back(RowOf(2, 20000, 10));
+  queue.Append(std::move(rows));
+  EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(0));
+  EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(20000));
+  EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(1));
+}
+
+TEST(RowQueueTest, TakesOnlyWhatFits) {
+  RowQueue queue({100});
+  std::vector<WaitingRow> rows = MakeRows({0, 1, 2});
+  rows[0].tokens = 60;
+  rows[0].alone = true;
+  rows[1].tokens = 30;
+  rows[2].tokens = 5;
+  queue.Append(std::move(rows));
+  EXPECT_THAT(Numbers(queue.TakeBatch({.max_row_tokens = 10, .alone = true})), ElementsAre(2));
+  EXPECT_THAT(queue.TakeBatch({.max_row_tokens = 10, .alone = true}), IsEmpty());
+  EXPECT_THAT(Numbers(queue.TakeBatch({.alone = false})), ElementsAre(1));
+  EXPECT_THAT(queue.TakeBatch({.alone = false}), IsEmpty());
+  EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(0));
+}
+
+TEST(RowQueueTest, RowsThatComeBackWereNotServed) {
+  RowQueue queue({20});
+  std::vector<WaitingRow> rows;
+  for (int64_t number = 0; number < 4; ++number) rows.push_back(RowOf(1, number, 10));
+  for (int64_t number = 4; number < 8; ++number) rows.push_back(RowOf(2, number, 10));
+  queue.Append(std::move(rows));
+  std::vector<WaitingRow> lost = queue.TakeBatch();
+  EXPECT_THAT(Numbers(lost), ElementsAre(0, 4));
+  queue.PutBack(std::move(lost));
+  EXPECT_THAT(Numbers(queue.TakeBatch()), ElementsAre(0, 4));
+}
+
 TEST(RowQueueTest, TakeAllEmptiesIt) {
   RowQueue queue({100});
   queue.Append(MakeRows({0, 1}));
