@@ -113,7 +113,7 @@ absl::Status CheckNumRows(const Tensor& tensor, int64_t num_rows, int max_inputs
 template <typename T>
 std::vector<int64_t> FromRaw(const std::string& raw) {
   std::vector<T> values(raw.size() / sizeof(T));
-  std::memcpy(values.data(), raw.data(), values.size() * sizeof(T));
+  if (!values.empty()) std::memcpy(values.data(), raw.data(), values.size() * sizeof(T));
   return std::vector<int64_t>(values.begin(), values.end());
 }
 
