@@ -4,6 +4,7 @@
 #include "server/tokenizer_pool.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <thread>
 #include <utility>
@@ -16,10 +17,34 @@
 namespace lion {
 
 struct TokenizerPool::Impl {
+  static constexpr int64_t kHelper = -1;
+
   struct Piece {
-    int64_t bytes;
+    int64_t bytes;  // kHelper: part of a ForEach
     std::function<void()> work;
   };
+
+  // One ForEach. Its caller waits for it, so body lives while an index is left; helpers may look in later.
+  struct Loop {
+    size_t n;
+    const std::function<void(size_t)>* body;
+    std::atomic<size_t> next = 0;
+    absl::Mutex mu;
+    size_t done ABSL_GUARDED_BY(mu) = 0;
+
+    // Runs the next index; false if there is none left.
+    bool Step() {
+      const size_t i = next.fetch_add(1);
+      if (i >= n) return false;
+      (*body)(i);
+      absl::MutexLock lock(&mu);
+      ++done;
+      return true;
+    }
+  };
+
+  // Puts a helper of loop behind what waits. It holds no text of its own and counts for nothing.
+  void QueueHelper(std::shared_ptr<Loop> loop) ABSL_LOCKS_EXCLUDED(mu);
 
   struct Waiter {
     int64_t bytes;
@@ -48,7 +73,16 @@ struct TokenizerPool::Impl {
   std::deque<Piece> queue ABSL_GUARDED_BY(mu);
   std::deque<Waiter> waiters ABSL_GUARDED_BY(mu);
   std::vector<std::thread> threads;
+  ParallelFor parallel;
 };
+
+void TokenizerPool::Impl::QueueHelper(std::shared_ptr<Loop> loop) {
+  absl::MutexLock lock(&mu);
+  queue.push_back({kHelper, [this, loop = std::move(loop)] {
+                     if (loop->Step()) QueueHelper(loop);
+                   }});
+  changed.Signal();
+}
 
 void TokenizerPool::Impl::Run() {
   for (;;) {
@@ -73,6 +107,7 @@ void TokenizerPool::Impl::Run() {
     if (!woken.empty()) continue;
     piece.work();
     piece.work = nullptr;  // the text it holds is gone before its bytes are free again
+    if (piece.bytes == kHelper) continue;
     absl::MutexLock lock(&mu);
     pending_bytes -= piece.bytes;
     --pending_pieces;
@@ -94,6 +129,7 @@ std::vector<TokenizerPool::Impl::Waiter> TokenizerPool::Impl::TakeWaiters() {
 
 TokenizerPool::TokenizerPool(const Options& options) : impl_(std::make_unique<Impl>()) {
   impl_->max_pending_bytes = options.max_pending_bytes;
+  impl_->parallel = [this](size_t n, const std::function<void(size_t)>& body) { ForEach(n, body); };
   for (int i = 0; i < std::max(options.num_threads, 1); ++i) {
     impl_->threads.emplace_back([impl = impl_.get()] { impl->Run(); });
   }
@@ -135,6 +171,24 @@ void TokenizerPool::WhenRoom(int64_t bytes, std::function<void()> room) {
   }
   room();
 }
+
+void TokenizerPool::ForEach(size_t n, const std::function<void(size_t)>& body) {
+  const auto loop = std::make_shared<Impl::Loop>();
+  loop->n = n;
+  loop->body = &body;
+  const size_t helpers = std::min(n, impl_->threads.size());
+  for (size_t i = 1; i < helpers; ++i) impl_->QueueHelper(loop);
+  while (loop->Step()) {
+  }
+  const auto all_done = [&loop = *loop] {
+    loop.mu.AssertHeld();
+    return loop.done == loop.n;
+  };
+  absl::MutexLock lock(&loop->mu);
+  loop->mu.Await(absl::Condition(&all_done));
+}
+
+const ParallelFor& TokenizerPool::parallel() const { return impl_->parallel; }
 
 int TokenizerPool::num_threads() const { return static_cast<int>(impl_->threads.size()); }
 

@@ -11,6 +11,7 @@
 #include <memory>
 
 #include "absl/status/status.h"
+#include "model/tokenizer/tokenizer.h"
 
 namespace lion {
 
@@ -38,6 +39,14 @@ class TokenizerPool {
   // succeed again (it may still fail: somebody else can be first). On a pool thread, oldest waiter first; at once, on
   // this thread, if nobody waits and there is room now. room must not block or throw; it may call Submit and WhenRoom.
   void WhenRoom(int64_t bytes, std::function<void()> room);
+
+  // Calls body(i) once for each i below n, ascending, and returns when all have returned: on this thread, and on pool
+  // threads as they become free. Each of those takes one i at a time and then its turn behind what else waits, so a
+  // long text delays a short one by one part at most. body must not throw. Any thread, pool threads too (this one alone
+  // does all where the others are busy: nothing waits for a thread to become free).
+  void ForEach(size_t n, const std::function<void(size_t)>& body);
+  // The same as a value, for Tokenizer::EncodeOptions; lives as long as the pool.
+  const ParallelFor& parallel() const;
 
  private:
   struct Impl;

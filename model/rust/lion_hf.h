@@ -39,12 +39,27 @@ typedef struct LionHfText {
   size_t size;
 } LionHfText;
 
+// Threads of the caller's. run calls body(argument, i) once for each i below n, on any threads, and returns when all
+// calls have returned. body never unwinds.
+typedef struct LionHfThreads {
+  void (*run)(void* context, size_t n, void (*body)(void* argument, size_t i), void* argument);
+  void* context;
+} LionHfThreads;
+
 typedef struct LionHfEncodeOptions {
-  size_t max_tokens;    // 0 = no limit
-  int32_t keep_end;     // what a limit keeps: 0 the beginning (cut right), 1 the end (cut left)
-  int32_t want_spans;   // 0 or 1
-  int32_t want_tokens;  // 0 or 1
+  size_t max_tokens;             // 0 = no limit
+  int32_t keep_end;              // what a limit keeps: 0 the beginning (cut right), 1 the end (cut left)
+  int32_t want_spans;            // 0 or 1
+  int32_t want_tokens;           // 0 or 1
+  int32_t stop_at_limit;         // 0 or 1: one text need not be read beyond the limit, if its beginning is kept
+  const LionHfThreads* threads;  // for long texts; null = all on the calling thread
 } LionHfEncodeOptions;
+
+// Half open.
+typedef struct LionHfRange {
+  size_t begin;
+  size_t end;
+} LionHfRange;
 
 // Half open, bytes of the text.
 typedef struct LionHfSpan {
@@ -60,7 +75,8 @@ typedef struct LionHfEncoding {
   const char* tokens;  // all tokens end to end, token i at [token_ends[i-1], token_ends[i]); null unless asked for
   const size_t* token_ends;  // size; null unless asked for
   size_t size;
-  size_t untruncated_size;
+  size_t untruncated_size;  // with stop_at_limit only known to be above size where it is
+  LionHfRange texts[2];     // the tokens of each text; empty where there is no pair
   void* owner;
 } LionHfEncoding;
 

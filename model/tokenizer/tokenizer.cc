@@ -23,6 +23,11 @@ const LionHfTokenizer* Get(const void* handle) { return static_cast<const LionHf
 
 LionHfText ToText(std::string_view text) { return {reinterpret_cast<const uint8_t*>(text.data()), text.size()}; }
 
+// LionHfThreads::run over the ParallelFor that context points to.
+void RunParallel(void* context, size_t n, void (*body)(void* argument, size_t i), void* argument) {
+  (*static_cast<const ParallelFor*>(context))(n, [body, argument](size_t i) { body(argument, i); });
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Tokenizer>> Tokenizer::Open(const std::string& path) {
@@ -51,6 +56,9 @@ absl::StatusOr<Encoding> Tokenizer::Encode(std::string_view text, std::optional<
   wanted.keep_end = options.side == TruncationSide::kLeft;
   wanted.want_spans = options.spans;
   wanted.want_tokens = options.tokens;
+  wanted.stop_at_limit = options.stop_at_limit;
+  const LionHfThreads threads = {RunParallel, const_cast<ParallelFor*>(options.parallel)};
+  if (options.parallel != nullptr) wanted.threads = &threads;
   LionHfEncoding encoded = {};
   char* error = nullptr;
   const int32_t code =
@@ -73,6 +81,7 @@ absl::StatusOr<Encoding> Tokenizer::Encode(std::string_view text, std::optional<
     }
   }
   encoding.untruncated_tokens = encoded.untruncated_size;
+  for (int i = 0; i < 2; ++i) encoding.texts[i] = {encoded.texts[i].begin, encoded.texts[i].end};
   lion_hf_encoding_free(&encoded);
   return encoding;
 }

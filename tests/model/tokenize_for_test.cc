@@ -7,11 +7,15 @@
 // 2), then for each text uint32 bytes and the bytes; integers in this machine's order. Each is answered by one line of
 // JSON.
 
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
+#include <functional>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
+#include <thread>
+#include <vector>
 
 #include "model/tokenizer/tokenizer.h"
 
@@ -24,6 +28,12 @@ bool ReadText(std::string* text) {
   if (!ReadBytes(&bytes, sizeof(bytes))) return false;
   text->resize(bytes);
   return ReadBytes(text->data(), bytes);
+}
+
+bool SameSpans(const std::vector<lion::ByteSpan>& a, const std::vector<lion::ByteSpan>& b) {
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const lion::ByteSpan& x, const lion::ByteSpan& y) {
+    return x.start == y.start && x.end == y.end;
+  });
 }
 
 }  // namespace
@@ -52,6 +62,14 @@ int main(int argc, char** argv) {
     options.tokens = true;
     const std::optional<std::string_view> second = head[2] == 2 ? std::optional<std::string_view>(pair) : std::nullopt;
     const auto full = (*tokenizer)->Encode(text, second, options);
+    // On other threads, the last part first: neither may show.
+    const lion::ParallelFor backwards = [](size_t n, const std::function<void(size_t)>& body) {
+      std::vector<std::thread> threads;
+      for (size_t i = n; i > 0; --i) threads.emplace_back([&body, i] { body(i - 1); });
+      for (std::thread& thread : threads) thread.join();
+    };
+    options.parallel = &backwards;
+    const auto split = (*tokenizer)->Encode(text, second, options);
     options.spans = false;
     options.tokens = false;
     const auto bare = (*tokenizer)->Encode(text, second, options);
@@ -66,7 +84,10 @@ int main(int argc, char** argv) {
                 // What is not asked for must not change the rest.
                 {"bare_is_equal", bare.ok() && bare->ids == full->ids && bare->type_ids == full->type_ids &&
                                       bare->untruncated_tokens == full->untruncated_tokens && bare->spans.empty() &&
-                                      bare->tokens.empty()}};
+                                      bare->tokens.empty()},
+                {"split_is_equal", split.ok() && split->ids == full->ids && split->type_ids == full->type_ids &&
+                                       split->untruncated_tokens == full->untruncated_tokens &&
+                                       SameSpans(split->spans, full->spans) && split->tokens == full->tokens}};
       auto& spans = answer["spans"] = nlohmann::json::array();
       for (const lion::ByteSpan& span : full->spans) spans.push_back({span.start, span.end});
     }

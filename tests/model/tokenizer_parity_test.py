@@ -241,6 +241,14 @@ def long_texts() -> dict[str, str]:
         "han": unbroken(4, 150_000, [chr(c) for c in range(0x4E00, 0x5200)]),
         "han-punctuated": unbroken(
             5, 150_000, [*"你好世界这是一个测试，。！", "\u0301", "豈", "𠀀", "\U0002f800", "\ufada", "A", "[SEP]"]),
+        # Many parts (128 KiB each) for many threads.
+        "noise-parts": noise(7, 300_000),
+        # One word of more than 128 KiB: its middle is not looked at where it can only be unknown.
+        "giant-word": "so: " + "x" * 300_000 + " it is",
+        "giant-letters": "so, it is " + unbroken(
+            8, 300_000, ["a", "Z", "7", "é", "Ж", "е\u0301", "가", "ก", "\u0e31", "ß", "İ", "ǅ", "ﬁ", "½", "\u0323"]) + "! Or not.",
+        "giant-mixed": "[MASK]" + unbroken(
+            9, 300_000, ["a" * 4000, "é" * 4000, "\u0301" * 9000, "\u200d", "😀", "\0", "한글" * 50_000]) + "\u0301 end",
     }
 
 
@@ -295,6 +303,7 @@ class Both:
         ours, theirs = self.ours.encode(texts, max_tokens, side), self.theirs.encode(texts, max_tokens, side)
         assert "error" not in ours, ours
         assert ours["bare_is_equal"]
+        assert ours["split_is_equal"]  # the same on many threads
         for key in ("ids", "type_ids", "tokens", "spans"):
             if ours[key] != theirs[key]:  # whole lists would take pytest minutes to print
                 at = next((i for i, (a, b) in enumerate(zip(ours[key], theirs[key])) if a != b), "the end")

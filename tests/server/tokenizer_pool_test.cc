@@ -184,5 +184,51 @@ TEST(TokenizerPoolTest, ManyThreadsEachTakenPieceRunsOnce) {
   EXPECT_EQ(ran, taken);
 }
 
+TEST(TokenizerPoolTest, ForEachCallsEachIndexOnce) {
+  TokenizerPool pool({.num_threads = 3});
+  std::vector<std::atomic<int>> calls(1000);
+  pool.ForEach(calls.size(), [&calls](size_t i) { ++calls[i]; });
+  for (const auto& n : calls) EXPECT_EQ(n, 1);
+  pool.ForEach(0, [](size_t) { FAIL(); });
+  pool.parallel()(1, [&calls](size_t i) { ++calls[i]; });
+  EXPECT_EQ(calls[0], 2);
+}
+
+// From every pool thread at once: no thread waits for another to become free.
+TEST(TokenizerPoolTest, ForEachFromThePoolsOwnThreads) {
+  std::atomic<int> calls = 0;
+  {
+    TokenizerPool pool({.num_threads = 2});
+    for (int t = 0; t < 4; ++t) {
+      ASSERT_TRUE(pool.Submit(1, [&] { pool.ForEach(50, [&calls](size_t) { ++calls; }); }).ok());
+    }
+  }
+  EXPECT_EQ(calls, 200);
+}
+
+TEST(TokenizerPoolTest, ForEachRunsOnSeveralThreads) {
+  TokenizerPool pool({.num_threads = 2});
+  absl::Notification both;
+  std::atomic<int> inside = 0;
+  // Each of the two waits for the other: one thread alone would never end.
+  pool.ForEach(2, [&](size_t) {
+    if (++inside == 2) both.Notify();
+    both.WaitForNotification();
+  });
+}
+
+// A helper takes its turn behind what was submitted meanwhile.
+TEST(TokenizerPoolTest, ForEachLetsOthersIn) {
+  TokenizerPool pool({.num_threads = 2});
+  absl::Notification ran;
+  pool.ForEach(1000, [&](size_t i) {
+    if (i == 0) {
+      ASSERT_TRUE(pool.Submit(1, [&ran] { ran.Notify(); }).ok());
+      ran.WaitForNotification();  // on the other thread, long before the end
+    }
+  });
+  EXPECT_TRUE(ran.HasBeenNotified());
+}
+
 }  // namespace
 }  // namespace lion

@@ -11,7 +11,7 @@ use std::ffi::{c_char, c_void, CString};
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::ptr::{null, null_mut};
 use std::sync::Once;
-use tokenizer::{Encoded, Options, Span, TextEncoder};
+use tokenizer::{Encoded, Options, Parallel, Range, Span, TextEncoder};
 
 #[derive(Clone, Copy)]
 pub enum Code {
@@ -36,6 +36,11 @@ impl Error {
 thread_local! {
     /// The panic that is on its way to `guarded`.
     static PANIC: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// What the panic said that was just caught on this thread.
+pub fn take_panic() -> String {
+    PANIC.take()
 }
 
 /// Panics become errors, so they are not also printed: a server's log has one line for one failure.
@@ -66,7 +71,7 @@ unsafe fn guarded(error: *mut *mut c_char, work: impl FnOnce() -> Result<(), Err
     let failure = match catch_unwind(AssertUnwindSafe(work)) {
         Ok(Ok(())) => return 0,
         Ok(Err(failure)) => failure,
-        Err(_) => Error::internal(PANIC.take()),
+        Err(_) => Error::internal(take_panic()),
     };
     // One line, and a C string.
     let line: String = failure.message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
@@ -104,12 +109,35 @@ pub struct Text {
     size: usize,
 }
 
+/// The caller's threads, as lion_hf.h has them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Threads {
+    run: unsafe extern "C" fn(*mut c_void, usize, unsafe extern "C" fn(*mut c_void, usize), *mut c_void),
+    context: *mut c_void,
+}
+
+type Body<'a> = &'a (dyn Fn(usize) + Sync);
+
+unsafe extern "C" fn call_body(body: *mut c_void, i: usize) {
+    (*body.cast::<Body>())(i);
+}
+
+impl Parallel for Threads {
+    fn run(&self, n: usize, body: Body) {
+        let mut body = body;
+        unsafe { (self.run)(self.context, n, call_body, std::ptr::from_mut(&mut body).cast()) }
+    }
+}
+
 #[repr(C)]
 pub struct EncodeOptions {
     max_tokens: usize,
     keep_end: i32,
     want_spans: i32,
     want_tokens: i32,
+    stop_at_limit: i32,
+    threads: *const Threads,
 }
 
 #[repr(C)]
@@ -121,6 +149,7 @@ pub struct Encoding {
     token_ends: *const usize,
     size: usize,
     untruncated_size: usize,
+    texts: [Range; 2],
     owner: *mut c_void,
 }
 
@@ -180,6 +209,8 @@ pub unsafe extern "C" fn lion_hf_tokenizer_encode(
         }
         let options = Options {
             max_tokens: (*options).max_tokens,
+            stop_at_limit: (*options).stop_at_limit != 0,
+            parallel: (*options).threads.as_ref().map(|threads| threads as &dyn Parallel),
             keep_end: (*options).keep_end != 0,
             spans: (*options).want_spans != 0,
             tokens: (*options).want_tokens != 0,
@@ -193,6 +224,7 @@ pub unsafe extern "C" fn lion_hf_tokenizer_encode(
             token_ends: if options.tokens { encoded.token_ends.as_ptr() } else { null() },
             size: encoded.ids.len(),
             untruncated_size: encoded.untruncated,
+            texts: encoded.texts,
             owner: Box::into_raw(encoded).cast(),
         };
         Ok(())

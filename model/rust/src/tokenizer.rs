@@ -5,13 +5,16 @@
 //! memory that does not grow with text beyond the limit.
 //!
 //! 1. `tokenize` turns each text into its own tokens, in pieces where that is exact (`Cuts`), and keeps no more of them
-//!    than the limit leaves room for.
+//!    than the limit leaves room for. A long text's pieces are spread over the caller's threads (`Parallel`): since a cut
+//!    changes no token, neither does that.
 //! 2. `longest_first` says how many of each text stay.
 //! 3. The layout, learnt from the post-processor when the file was opened, puts them and the special tokens in order.
 
 use crate::Error;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Mutex;
 use tokenizers::{
-    Encoding, NormalizerWrapper, OffsetType, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper, Tokenizer,
+    Encoding, ModelWrapper, NormalizerWrapper, OffsetType, PostProcessorWrapper, PreTokenizer, PreTokenizerWrapper, Tokenizer,
 };
 use unicode_categories::UnicodeCategories;
 
@@ -19,10 +22,28 @@ use unicode_categories::UnicodeCategories;
 /// byte of text), large enough that the cuts cost nothing.
 const PIECE_BYTES: usize = 64 << 10;
 
+/// A text is divided between threads in parts of at least this size: some ten milliseconds each, so that what waits for
+/// one of those threads meanwhile does not wait long.
+const PART_BYTES: usize = 2 * PIECE_BYTES;
+
+/// Parts that are on their way together: what a limit cuts off is not kept beyond them.
+const MAX_PARTS: usize = 128;
+
+/// The caller's threads.
+pub trait Parallel {
+    /// Calls `body` once with each number below `n`, on any threads, and returns when all calls have returned.
+    fn run(&self, n: usize, body: &(dyn Fn(usize) + Sync));
+}
+
 #[derive(Clone, Copy)]
-pub struct Options {
+pub struct Options<'a> {
     /// 0 = no limit.
     pub max_tokens: usize,
+    /// Whether one text (not a pair) of which the beginning is kept need not be read beyond the limit: `untruncated`
+    /// is then only known to be above it.
+    pub stop_at_limit: bool,
+    /// None: all on this thread.
+    pub parallel: Option<&'a dyn Parallel>,
     /// What the limit keeps: the end, or else the beginning.
     pub keep_end: bool,
     pub spans: bool,
@@ -45,6 +66,15 @@ pub struct Encoded {
     pub tokens: String,
     pub token_ends: Vec<usize>,
     pub untruncated: usize,
+    /// Where the tokens of each text lie: [begin, end). The second is empty where there is no pair.
+    pub texts: [Range; 2],
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Default)]
+pub struct Range {
+    pub begin: usize,
+    pub end: usize,
 }
 
 /// What the post-processor lays out: special tokens, and where each text goes.
@@ -67,7 +97,35 @@ struct Sequence {
     total: usize,
 }
 
+/// What is wanted of a text's tokens.
+#[derive(Clone, Copy)]
+struct Work {
+    /// At most so many are kept.
+    room: usize,
+    /// The last are kept, or else the first.
+    keep_end: bool,
+    /// Once there are more than `room`, the rest need not be counted.
+    stop: bool,
+    spans: bool,
+    tokens: bool,
+}
+
+impl Work {
+    fn ends_at(&self, total: usize) -> bool {
+        self.stop && total > self.room
+    }
+}
+
 impl Sequence {
+    /// Takes the tokens that follow, of which no more are kept than `work` says.
+    fn append(&mut self, mut next: Sequence, work: Work) {
+        self.total += next.total;
+        self.ids.append(&mut next.ids);
+        self.spans.append(&mut next.spans);
+        self.tokens.append(&mut next.tokens);
+        self.keep(work.room, work.keep_end);
+    }
+
     /// Drops all but the first, or last, `count` tokens.
     fn keep(&mut self, count: usize, end: bool) {
         fn cut<T>(v: &mut Vec<T>, count: usize, end: bool) {
@@ -88,6 +146,8 @@ pub struct TextEncoder {
     tokenizer: Tokenizer,
     layouts: [Layout; 2],
     cuts: Cuts,
+    /// Words of more characters are the unknown token; None: not known of this tokenizer.
+    max_word_chars: Option<usize>,
     moves_spans: bool,
     vocab_size: usize,
 }
@@ -109,6 +169,7 @@ impl TextEncoder {
         let vocab_size = tokenizer.get_vocab(true).into_values().chain(specials).max().map_or(0, |id| id as usize + 1);
         Ok(Self {
             cuts: Cuts::of(&tokenizer),
+            max_word_chars: max_word_chars(&tokenizer),
             moves_spans: moves_spans(tokenizer.get_post_processor()),
             layouts,
             tokenizer,
@@ -136,6 +197,13 @@ impl TextEncoder {
                 ))
             })?,
         };
+        let work = Work {
+            room,
+            stop: options.stop_at_limit && !options.keep_end && texts.len() == 1,
+            keep_end: options.keep_end,
+            spans: options.spans,
+            tokens: options.tokens,
+        };
         let mut sequences = Vec::with_capacity(texts.len());
         let mut valid = Vec::with_capacity(texts.len());
         for (i, bytes) in texts.iter().enumerate() {
@@ -149,7 +217,7 @@ impl TextEncoder {
                     u32::MAX
                 )));
             }
-            sequences.push(self.tokenize(text, room, options)?);
+            sequences.push(self.tokenize(text, work, options.parallel)?);
             valid.push(text);
         }
 
@@ -168,30 +236,82 @@ impl TextEncoder {
         Ok(encoded)
     }
 
-    /// The tokens of one text, without special ones; at most `room` are kept.
-    fn tokenize(&self, text: &str, room: usize, options: Options) -> Result<Sequence, Error> {
-        // Post-processors that move spans look at the tokens to do so.
-        let tokens = options.tokens || (options.spans && self.moves_spans);
-        let offsets = if options.spans || tokens { OffsetType::Byte } else { OffsetType::None };
+    /// The tokens of one text, without special ones.
+    fn tokenize(&self, text: &str, work: Work, parallel: Option<&dyn Parallel>) -> Result<Sequence, Error> {
         let mut sequence = Sequence::default();
         let mut begin = 0;
         loop {
-            let end = self.cuts.piece_end(text, begin);
-            let piece = self.tokenize_piece(&text[begin..end], offsets).map_err(|e| Error::internal(e.to_string()))?;
+            let mut parts = vec![];
+            while parts.is_empty() || (begin < text.len() && parts.len() < MAX_PARTS) {
+                let end = self.cuts.next(text, begin, PART_BYTES);
+                parts.push((begin, end));
+                begin = end;
+            }
+            match parallel {
+                Some(parallel) if parts.len() > 1 => {
+                    for part in self.tokenize_parts(text, &parts, work, parallel) {
+                        sequence.append(part?, work);
+                    }
+                }
+                _ => {
+                    for part in parts {
+                        sequence.append(self.tokenize_part(text, part, work)?, work);
+                        if work.ends_at(sequence.total) {
+                            break;
+                        }
+                    }
+                }
+            }
+            if begin == text.len() || work.ends_at(sequence.total) {
+                return Ok(sequence);
+            }
+        }
+    }
+
+    /// `tokenize_part` of each of them, by `parallel`.
+    fn tokenize_parts(
+        &self,
+        text: &str,
+        parts: &[(usize, usize)],
+        work: Work,
+        parallel: &dyn Parallel,
+    ) -> Vec<Result<Sequence, Error>> {
+        let results: Vec<Mutex<Option<Result<Sequence, Error>>>> = parts.iter().map(|_| Mutex::new(None)).collect();
+        parallel.run(parts.len(), &|i| {
+            // It may be a thread that knows nothing of Rust: no panic leaves here.
+            let part = AssertUnwindSafe(|| self.tokenize_part(text, parts[i], work));
+            let result = catch_unwind(part).unwrap_or_else(|_| Err(Error::internal(crate::take_panic())));
+            *results[i].lock().unwrap() = Some(result);
+        });
+        let missing = || Err(Error::internal("a part of the text was not tokenized".into()));
+        results.into_iter().map(|r| r.into_inner().unwrap().unwrap_or_else(missing)).collect()
+    }
+
+    fn tokenize_part(&self, text: &str, part: (usize, usize), work: Work) -> Result<Sequence, Error> {
+        // Post-processors that move spans look at the tokens to do so.
+        let tokens = work.tokens || (work.spans && self.moves_spans);
+        let offsets = if work.spans || tokens { OffsetType::Byte } else { OffsetType::None };
+        let mut sequence = Sequence::default();
+        let mut begin = part.0;
+        loop {
+            let end = self.cuts.next(text, begin, PIECE_BYTES).min(part.1);
+            let whole = &text[begin..end];
+            let short = self.max_word_chars.and_then(|chars| Shortened::of(whole, chars));
+            let piece = self.tokenize_piece(short.as_ref().map_or(whole, |s| &s.text), offsets);
+            let piece = piece.map_err(|e| Error::internal(e.to_string()))?;
+            let at = |offset: usize| (begin + short.as_ref().map_or(offset, |s| s.original(offset))) as u32;
             sequence.total += piece.len();
             sequence.ids.extend_from_slice(piece.get_ids());
-            if options.spans {
+            if work.spans {
                 // Offsets lie in the text, whose length fits u32.
-                sequence.spans.extend(
-                    piece.get_offsets().iter().map(|o| Span { start: (begin + o.0) as u32, end: (begin + o.1) as u32 }),
-                );
+                sequence.spans.extend(piece.get_offsets().iter().map(|o| Span { start: at(o.0), end: at(o.1) }));
             }
             if tokens {
                 sequence.tokens.extend_from_slice(piece.get_tokens());
             }
-            sequence.keep(room, options.keep_end);
+            sequence.keep(work.room, work.keep_end);
             begin = end;
-            if begin == text.len() {
+            if begin == part.1 || work.ends_at(sequence.total) {
                 return Ok(sequence);
             }
         }
@@ -310,6 +430,7 @@ fn lay_out(layout: &Layout, sequences: &[Sequence], options: Options) -> Encoded
             }
             Part::Text { index, type_id } => {
                 let sequence = &sequences[*index];
+                out.texts[*index] = Range { begin: out.ids.len(), end: out.ids.len() + sequence.ids.len() };
                 out.ids.extend_from_slice(&sequence.ids);
                 out.type_ids.resize(out.ids.len(), *type_id);
                 out.spans.extend_from_slice(&sequence.spans);
@@ -380,9 +501,9 @@ impl Cuts {
         }
     }
 
-    /// The end of the piece that begins at `begin`: the first cut at least PIECE_BYTES on, or the end of the text.
-    fn piece_end(&self, text: &str, begin: usize) -> usize {
-        let mut from = begin + PIECE_BYTES;
+    /// The first cut at least `size` bytes behind `begin`, or the end of the text.
+    fn next(&self, text: &str, begin: usize, size: usize) -> usize {
+        let mut from = begin + size;
         if from >= text.len() {
             return text.len();
         }
@@ -429,6 +550,80 @@ fn is_ideograph(c: char) -> bool {
             | 0xF900..=0xFAFF
             | 0x2F800..=0x2FA1F
     )
+}
+
+/// A piece without the middle of a word that is the unknown token however long it is: the crate needs some 60 bytes a
+/// byte of what it is given.
+struct Shortened {
+    text: String,
+    /// Where the middle was taken out, and how many bytes.
+    at: usize,
+    removed: usize,
+}
+
+impl Shortened {
+    /// What stays of such a word at either end, in bytes: above the length of any added token's content.
+    const KEPT_BYTES: usize = 8 << 10;
+
+    /// None where the piece has no word of that kind. `max_chars`: of a word that may be more than the unknown token.
+    fn of(piece: &str, max_chars: usize) -> Option<Self> {
+        if piece.len() <= 2 * PIECE_BYTES {
+            return None;
+        }
+        let (begin, end) = longest_word(piece);
+        // Behind enough letters, and before a letter: marks stay with what they stand on.
+        let mut letters = 0;
+        let from = piece[begin..end].char_indices().find_map(|(at, c)| {
+            letters += usize::from(is_letter(c));
+            (letters > max_chars + 1 && at >= Self::KEPT_BYTES && is_letter(c)).then_some(begin + at)
+        })?;
+        let last = piece[begin..end].char_indices().rev();
+        let to = last.skip_while(|&(at, c)| begin + at + Self::KEPT_BYTES > end || !is_letter(c)).map(|(at, _)| begin + at);
+        let to = to.into_iter().next().filter(|&to| to > from)?;
+        let mut text = String::with_capacity(piece.len() - (to - from));
+        text.push_str(&piece[..from]);
+        text.push_str(&piece[to..]);
+        Some(Self { text, at: from, removed: to - from })
+    }
+
+    /// Where a byte of the short text stands in the piece. No token begins or ends in the middle.
+    fn original(&self, offset: usize) -> usize {
+        offset + if offset > self.at { self.removed } else { 0 }
+    }
+}
+
+/// The longest run of letters, digits and marks: [begin, end).
+fn longest_word(text: &str) -> (usize, usize) {
+    let mut longest = (0, 0);
+    let mut begin = 0;
+    for (at, c) in text.char_indices() {
+        let end = at + c.len_utf8();
+        if !is_letter(c) && !c.is_mark() {
+            begin = end;
+        } else if end - begin > longest.1 - longest.0 {
+            longest = (begin, end);
+        }
+    }
+    longest
+}
+
+/// What BertNormalizer turns into one character or more, none of which ends a word (canonical decompositions of letters
+/// are letters and marks).
+fn is_letter(c: char) -> bool {
+    c.is_ascii_alphanumeric() || (!c.is_ascii() && (c.is_letter() || c.is_number()) && !is_ideograph(c))
+}
+
+/// The limit of WordPiece's words, where nothing else looks into them: words are BertPreTokenizer's, and no added token
+/// is made of letters alone.
+fn max_word_chars(tokenizer: &Tokenizer) -> Option<usize> {
+    let ModelWrapper::WordPiece(model) = tokenizer.get_model() else { return None };
+    let Cuts::BeforeWord { added, .. } = Cuts::of(tokenizer) else { return None };
+    let one_word = matches!(tokenizer.get_pre_tokenizer(), Some(PreTokenizerWrapper::BertPreTokenizer(_)));
+    let outside = |content: &Vec<u8>| {
+        content.len() < Shortened::KEPT_BYTES && content.iter().any(|b| b.is_ascii() && !b.is_ascii_alphanumeric())
+    };
+    (one_word && added.iter().all(outside) && model.max_input_chars_per_word < Shortened::KEPT_BYTES)
+        .then_some(model.max_input_chars_per_word)
 }
 
 /// Whether one of `contents` stands in the text across `at`. The crate takes the leftmost and longest of them; where
