@@ -31,6 +31,9 @@ class Arranger {
   int64_t end_ = 0;
 };
 
+// How often windows may add up a block each before they share sums of groups.
+constexpr int64_t kMaxSumsABlock = 8;
+
 int64_t NumBlocks(int64_t tokens) { return (tokens + cuda::kMeanBlockRows - 1) / cuda::kMeanBlockRows; }
 
 // Blocks of a mean's sum over count tokens from start on; out counts on with them.
@@ -61,11 +64,20 @@ int64_t AddWindows(int64_t start, int64_t L, int64_t size, int64_t stride, CudaB
     return num_windows;
   }
   const auto first = static_cast<int64_t>(group->blocks.size());
+  const int64_t group_size = size / g * blocks_of_g;
+  const bool by_groups = num_windows * group_size > kMaxSumsABlock * shared_blocks;
+  for (int64_t b = 0; by_groups && b < shared_blocks; b += group_size) {
+    group->groups.push_back(
+        {static_cast<int32_t>(first + b), static_cast<int32_t>(std::min(group_size, shared_blocks - b))});
+  }
   for (int64_t t = 0; t < L; t += g) CutBlocks(start + t, std::min(g, L - t), 0, &group->blocks);
   for (int64_t w = 0; w < num_windows; ++w) {
     const int64_t n = count(w);
-    group->rows.push_back({static_cast<int32_t>(first + w * (stride / g) * blocks_of_g),
-                           static_cast<int32_t>(n / g * blocks_of_g + NumBlocks(n % g)), static_cast<int32_t>(n)});
+    const int64_t start_block = w * (stride / g) * blocks_of_g;
+    const int64_t group_end = std::min((start_block / group_size + 1) * group_size, shared_blocks);
+    group->rows.push_back({static_cast<int32_t>(first + start_block),
+                           static_cast<int32_t>(n / g * blocks_of_g + NumBlocks(n % g)), static_cast<int32_t>(n),
+                           by_groups ? static_cast<int32_t>(first + group_end) : 0});
   }
   return num_windows;
 }
@@ -133,6 +145,7 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
   for (int head = 0; head < kNumCudaHeads; ++head) {
     counts.blocks[head] = static_cast<int64_t>(batch->groups[head].blocks.size());
     counts.rows[head] = static_cast<int64_t>(batch->groups[head].rows.size());
+    counts.groups[head] = static_cast<int64_t>(batch->groups[head].groups.size());
   }
 }
 
@@ -145,7 +158,7 @@ CudaCounts MaxCounts(const CudaShape& /*shape*/, int64_t T) {
   counts.plain = true;
   counts.token_blocks = T;
   counts.token_rows = T;
-  for (int head = 0; head < kNumCudaHeads; ++head) counts.blocks[head] = counts.rows[head] = T;
+  for (int head = 0; head < kNumCudaHeads; ++head) counts.blocks[head] = counts.rows[head] = counts.groups[head] = T;
   return counts;
 }
 
@@ -211,6 +224,7 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   for (int head = 0; head < kNumCudaHeads; ++head) {
     layout.blocks[head] = send(counts.blocks[head], sizeof(cuda::TokenBlock));
     layout.rows[head] = send(counts.rows[head], sizeof(cuda::PooledRow));
+    layout.groups[head] = send(counts.groups[head], sizeof(cuda::BlockGroup));
   }
   layout.upload_bytes = upload.end();
 
@@ -256,6 +270,11 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   const int64_t vectors = CudaLinear::RoundRows(std::max(counts.rows[kPooledHead], counts.rows[kClassifiedHead]));
   layout.sums = work.Place(std::max(counts.blocks[kPooledHead], counts.blocks[kClassifiedHead]) * shape.Ep * 4);
   for (int64_t& offset : layout.vectors) offset = work.Place(vectors * shape.max_head_width * 4);
+  end = std::max(end, work.end());
+  work.MoveTo(layout.vectors[1]);
+  layout.prefixes = work.Place(std::max(counts.groups[kPooledHead] > 0 ? counts.blocks[kPooledHead] : 0,
+                                        counts.groups[kClassifiedHead] > 0 ? counts.blocks[kClassifiedHead] : 0) *
+                               shape.Ep * 4);
   layout.work_bytes = std::max(end, work.end());
 
   Arranger answers;
@@ -317,6 +336,7 @@ void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout
   for (int head = 0; head < kNumCudaHeads; ++head) {
     put(batch.groups[head].blocks, layout.blocks[head]);
     put(batch.groups[head].rows, layout.rows[head]);
+    put(batch.groups[head].groups, layout.groups[head]);
   }
 }
 

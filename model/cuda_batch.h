@@ -67,6 +67,7 @@ struct CudaCounts {
   int64_t token_rows = 0;  // tokens that are answers themselves
   int64_t blocks[kNumCudaHeads] = {};
   int64_t rows[kNumCudaHeads] = {};
+  int64_t groups[kNumCudaHeads] = {};
   bool plain = false;  // AttentionParams' member of the same name
   // Of a batch that runs in steps (model/cuda_document.h); 0 elsewhere.
   int64_t tile = 0;            // tokens that there is room for where only a tile's are needed at a time; 0 = T
@@ -86,6 +87,7 @@ struct CudaBatch {
   struct Group {
     std::vector<cuda::TokenBlock> blocks;
     std::vector<cuda::PooledRow> rows;
+    std::vector<cuda::BlockGroup> groups;
     std::vector<size_t> indices;       // into CudaBatch::rows
     std::vector<int64_t> num_vectors;  // of each of them: a row has several where it is cut into windows
   };
@@ -99,8 +101,9 @@ struct CudaBatch {
 //
 // Windows are means like any other: of the sums of blocks that start at the window's first token, or, where that makes
 // fewer of them, of blocks that windows share. Those start at multiples of g = gcd(window_tokens, window_stride), which
-// all windows' borders are. A window as long as its row has the bits of kPooledMean. No row has more blocks, or more
-// vectors, than tokens.
+// all windows' borders are. Where windows overlap so much that each would add up many of those, blocks are summed in
+// groups as long as a window (cuda::BlockGroup). A window as long as its row has the bits of kPooledMean. No row has
+// more blocks, or more vectors, than tokens.
 void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* batch);
 
 // No batch of T tokens exceeds this in anything.
@@ -142,6 +145,7 @@ struct CudaLayout {
   int64_t token_blocks = 0;
   int64_t blocks[kNumCudaHeads] = {};
   int64_t rows[kNumCudaHeads] = {};
+  int64_t groups[kNumCudaHeads] = {};
   int64_t upload_bytes = 0;
   // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y, y_fp8}, {hidden} and {sums, vectors}; in
   // a batch that runs in steps, hidden, normal_y and y_fp8 have places of their own. t is the number of tokens in a
@@ -161,6 +165,7 @@ struct CudaLayout {
   int64_t y_fp8 = 0;  // fp8: (t, H, Dp) e4m3, and their scales (t)
   int64_t y_scales = 0;
   int64_t sums = 0;         // (blocks, Ep) fp32
+  int64_t prefixes = 0;     // the same, where there are groups; in the place of vectors[1]
   int64_t vectors[2] = {};  // (rows, max_head_width) fp32, in turn
   int64_t work_bytes = 0;
   // Downloaded, fp32.

@@ -288,7 +288,10 @@ absl::Status CudaLayers::EnqueueHeads(const CudaRun& run) const {
     pool.num_blocks = static_cast<int>(run.counts.blocks[head]);
     pool.rows = run.Uploaded<cuda::PooledRow>(layout.rows[head]);
     pool.num_rows = static_cast<int>(n);
+    pool.groups = run.Uploaded<cuda::BlockGroup>(layout.groups[head]);
+    pool.num_groups = static_cast<int>(run.counts.groups[head]);
     pool.sums = run.Work<float>(layout.sums);
+    pool.prefixes = run.Work<float>(layout.prefixes);
     pool.pooled = out;
     LION_RETURN_IF_ERROR(cuda::LaunchPool(pool, run.stream));
     for (size_t i = 0; i < products.size(); ++i) {

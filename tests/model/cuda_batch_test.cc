@@ -51,11 +51,14 @@ struct Rows {
 Rows RandomRows(int64_t max_tokens, std::mt19937& random, bool plain) {
   Rows rows;
   const ComputeMode modes[] = {ComputeMode::kParallel, ComputeMode::kChunked, ComputeMode::kRecurrent};
-  const RowOutput outputs[] = {RowOutput::kTokens, RowOutput::kPooledMean, RowOutput::kPooledCls, RowOutput::kLogits};
+  const RowOutput outputs[] = {RowOutput::kTokens, RowOutput::kPooledMean, RowOutput::kPooledCls, RowOutput::kLogits,
+                               RowOutput::kWindows};
   const int64_t longest = 1 + static_cast<int64_t>(random() % max_tokens);
   for (int64_t left = max_tokens; left > 0;) {
     const int64_t L = 1 + static_cast<int64_t>(random() % std::min(left, longest));
-    rows.Add(L, modes[random() % (plain ? 3 : 2)], outputs[random() % 4]);
+    rows.Add(L, modes[random() % (plain ? 3 : 2)], outputs[random() % 5]);
+    rows.rows.back().window_tokens = 1 + static_cast<int64_t>(random() % 300);
+    rows.rows.back().window_stride = 1 + static_cast<int64_t>(random() % rows.rows.back().window_tokens);
     left -= L;
     if (random() % 8 == 0) break;
   }
@@ -128,6 +131,7 @@ TEST(PlanBatchTest, ReplacesThePlanBefore) {
 // Every window's blocks hold its tokens, each once and in order, and no row has more blocks or vectors than tokens.
 TEST(PlanBatchTest, WindowsAreMeansOfTheirTokens) {
   std::mt19937 random(4);
+  int by_groups = 0;
   for (int i = 0; i < 400; ++i) {
     const int64_t before = static_cast<int64_t>(random() % 70);
     const int64_t L = 1 + static_cast<int64_t>(random() % 2000);
@@ -159,8 +163,40 @@ TEST(PlanBatchTest, WindowsAreMeansOfTheirTokens) {
       }
       ASSERT_EQ(token, before + std::min(w * stride + size, L));
       ASSERT_EQ(row.count, std::min(size, L - w * stride));
+      if (row.group_end == 0) continue;
+      // Its blocks are what is left of its first one's group, and no more than the next one from its start.
+      const int32_t end = row.first_block + row.num_blocks;
+      const auto home = std::find_if(group.groups.begin(), group.groups.end(), [&row](const cuda::BlockGroup& g) {
+        return g.first_block <= row.first_block && row.first_block < g.first_block + g.num_blocks;
+      });
+      ASSERT_NE(home, group.groups.end());
+      ASSERT_EQ(row.group_end, home->first_block + home->num_blocks);
+      ASSERT_GE(end, row.group_end);
+      if (end > row.group_end) {
+        ASSERT_NE(home + 1, group.groups.end());
+        ASSERT_LE(end, (home + 1)->first_block + (home + 1)->num_blocks);
+      }
+      ++by_groups;
     }
   }
+  EXPECT_GT(by_groups, 300);
+}
+
+TEST(PlanBatchTest, WindowsThatOverlapALotAreSummedByGroups) {
+  auto sums = [](int64_t L, int64_t size, int64_t stride) {
+    Rows rows;
+    rows.Add(L, ComputeMode::kChunked, RowOutput::kWindows);
+    rows.rows[0].window_tokens = size;
+    rows.rows[0].window_stride = stride;
+    const CudaBatch batch = Plan(Shape(), rows);
+    int64_t n = 0;
+    for (const cuda::PooledRow& row : batch.groups[kPooledHead].rows) n += row.group_end == 0 ? row.num_blocks : 2;
+    return n;
+  };
+  EXPECT_EQ(sums(1024, 256, 128), 7 * 4);
+  EXPECT_EQ(sums(1024, 512, 64), 9 * 8);  // as often as not
+  // Half of a long row in every window: what it costs does not grow with the window.
+  EXPECT_EQ(sums(100000, 50000, 1), 50001 * 2);
 }
 
 TEST(PlanBatchTest, AWindowAsLongAsItsRowIsSummedAsItsMean) {
@@ -221,6 +257,7 @@ TEST(ArrangeBatchTest, KeepsArraysApart) {
       for (int head = 0; head < kNumCudaHeads; ++head) {
         up.push_back({layout.blocks[head], n.blocks[head] * static_cast<int64_t>(sizeof(cuda::TokenBlock))});
         up.push_back({layout.rows[head], n.rows[head] * static_cast<int64_t>(sizeof(cuda::PooledRow))});
+        up.push_back({layout.groups[head], n.groups[head] * static_cast<int64_t>(sizeof(cuda::BlockGroup))});
         down.push_back({layout.answers[head], n.rows[head] * shape.answer_stride[head] * 4});
       }
       ExpectApart(up, layout.upload_bytes);
@@ -242,6 +279,10 @@ TEST(ArrangeBatchTest, KeepsArraysApart) {
       ExpectApart(feed_forward, layout.work_bytes);
       std::vector<Array> heads = lasting;
       heads.push_back({layout.sums, std::max(n.blocks[0], n.blocks[1]) * shape.Ep * 4});
+      std::vector<Array> pooling = heads;
+      pooling.push_back({layout.vectors[0], std::max(n.rows[0], n.rows[1]) * 400 * 4});
+      pooling.push_back({layout.prefixes, n.groups[kPooledHead] > 0 ? n.blocks[kPooledHead] * shape.Ep * 4 : 0});
+      ExpectApart(pooling, layout.work_bytes);
       for (int64_t offset : layout.vectors) heads.push_back({offset, std::max(n.rows[0], n.rows[1]) * 400 * 4});
       ExpectApart(heads, layout.work_bytes);
     }

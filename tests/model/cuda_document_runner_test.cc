@@ -272,8 +272,8 @@ TEST_F(CudaDocumentRunnerTest, WindowsAreMeansOfTheirTokens) {
       const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
       const std::vector<Row> tokens_row = {{ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens}};
       const std::vector<float> tokens = EncodeValues(*encoder, tokens_row)[0];
-      const std::pair<int64_t, int64_t> windows[] = {{256, 128}, {64, 64}, {100, 70}, {127, 127},
-                                                     {5, 3},     {1, 1},   {97, 1}};
+      const std::pair<int64_t, int64_t> windows[] = {{256, 128}, {64, 64}, {100, 70}, {127, 127}, {5, 3},
+                                                     {1, 1},     {97, 1},  {700, 3},  {5000, 1}};
       for (const auto& [size, stride] : windows) {
         const std::vector<Row> row = {WindowsOf(ids, ComputeMode::kChunked, size, stride)};
         const std::vector<float> actual = EncodeValues(*encoder, row)[0];

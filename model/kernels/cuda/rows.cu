@@ -79,14 +79,42 @@ __global__ void __launch_bounds__(kThreads) SumBlocksKernel(const T* x, int W, c
   }
 }
 
-__global__ void __launch_bounds__(kThreads) MeanKernel(const float* sums, int W, const PooledRow* rows, float* pooled) {
+// A column of a group a thread: the sums from the group's start, then, in place, those to its end.
+__global__ void __launch_bounds__(kThreads)
+    ScanGroupsKernel(float* sums, float* __restrict__ prefixes, int W, const BlockGroup* groups) {
+  const BlockGroup group = groups[blockIdx.x];
+  const int column = blockIdx.y * kThreads + threadIdx.x;
+  if (column >= W) return;
+  const int64_t first = static_cast<int64_t>(group.first_block) * W + column;
+  float sum = 0;
+#pragma unroll 16
+  for (int b = 0; b < group.num_blocks; ++b) {
+    sum += __ldcg(sums + first + static_cast<int64_t>(b) * W);
+    prefixes[first + static_cast<int64_t>(b) * W] = sum;
+  }
+  sum = 0;
+#pragma unroll 16
+  for (int b = group.num_blocks - 1; b >= 0; --b) {
+    sum += sums[first + static_cast<int64_t>(b) * W];
+    sums[first + static_cast<int64_t>(b) * W] = sum;
+  }
+}
+
+__global__ void __launch_bounds__(kThreads)
+    MeanKernel(const float* sums, const float* prefixes, int W, const PooledRow* rows, float* pooled) {
   const PooledRow row = rows[blockIdx.x];
   const int column = blockIdx.y * kThreads + threadIdx.x;
   if (column >= W) return;
   const float* block = sums + static_cast<int64_t>(row.first_block) * W + column;
   float sum = 0;
+  if (row.group_end > 0) {
+    const int last = row.first_block + row.num_blocks - 1;
+    sum = *block;
+    if (last >= row.group_end) sum += prefixes[static_cast<int64_t>(last) * W + column];
+  } else {
 #pragma unroll 16
-  for (int b = 0; b < row.num_blocks; ++b) sum += block[static_cast<int64_t>(b) * W];
+    for (int b = 0; b < row.num_blocks; ++b) sum += block[static_cast<int64_t>(b) * W];
+  }
   pooled[static_cast<int64_t>(blockIdx.x) * W + column] = sum / static_cast<float>(row.count);
 }
 
@@ -158,8 +186,12 @@ absl::Status LaunchPool(const PoolParams& p, cudaStream_t stream) {
     using T = std::remove_pointer_t<decltype(null)>;
     SumBlocksKernel<<<p.num_blocks, kThreads, 0, stream>>>(static_cast<const T*>(p.x), p.W, p.blocks, p.sums);
     LION_RETURN_IF_ERROR(LaunchStatus("SumBlocksKernel"));
-    const dim3 grid(p.num_rows, (p.W + kThreads - 1) / kThreads);
-    MeanKernel<<<grid, kThreads, 0, stream>>>(p.sums, p.W, p.rows, p.pooled);
+    const unsigned columns = (p.W + kThreads - 1) / kThreads;
+    if (p.num_groups > 0) {
+      ScanGroupsKernel<<<dim3(p.num_groups, columns), kThreads, 0, stream>>>(p.sums, p.prefixes, p.W, p.groups);
+      LION_RETURN_IF_ERROR(LaunchStatus("ScanGroupsKernel"));
+    }
+    MeanKernel<<<dim3(p.num_rows, columns), kThreads, 0, stream>>>(p.sums, p.prefixes, p.W, p.rows, p.pooled);
     return LaunchStatus("MeanKernel");
   });
 }

@@ -127,10 +127,20 @@ struct PooledRow {
   int32_t first_block = 0;
   int32_t num_blocks = 0;
   int32_t count = 0;
+  // 0 = the blocks are added up in order. Else they are at most a group's number, and the first one's group, which ends
+  // here, or the next one ends with them: two sums suffice.
+  int32_t group_end = 0;
+};
+
+// Consecutive blocks that many overlapping means share: they are summed once from the group's start to each of them,
+// and once from each of them to the group's end, so that a mean of any length costs the same.
+struct BlockGroup {
+  int32_t first_block = 0;
+  int32_t num_blocks = 0;
 };
 
 // pooled (num_rows, W) fp32: means of x (T, W) in blocks of kMeanBlockRows tokens from the row's start, then the
-// blocks' sums in order. sums: (num_blocks, W) fp32, scratch.
+// blocks' sums in order or by groups. sums, prefixes: (num_blocks, W) fp32, scratch; prefixes for groups alone.
 struct PoolParams {
   ElementType type = ElementType::kBFloat16;
   int W = 0;
@@ -139,7 +149,10 @@ struct PoolParams {
   int num_blocks = 0;
   const PooledRow* rows = nullptr;  // (num_rows)
   int num_rows = 0;
+  const BlockGroup* groups = nullptr;  // (num_groups)
+  int num_groups = 0;
   float* sums = nullptr;
+  float* prefixes = nullptr;
   float* pooled = nullptr;
 };
 absl::Status LaunchPool(const PoolParams& params, cudaStream_t stream);
