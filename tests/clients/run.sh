@@ -13,7 +13,7 @@
 #   search     examples/semantic-search: PostgreSQL with pgvector, the command line, the page in headless Chromium
 #   bulk       examples/bulk: Ray Data through two servers, killed half way
 #
-# A stage whose tools are not installed is skipped, with the reason.
+# A stage whose tools are not installed fails, and says what is missing: ./dev setup clients brings it.
 #
 # Needs build/venv and build/release/bin/lion-server (./dev build). What it installs and builds lies under build/clients;
 # reports for tools/test_summary.py under build/test. Each stage prints how long it took; exit 1 if one failed.
@@ -23,6 +23,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 readonly ALL=(python openai adapters go rust node java wires search bulk)
 readonly OUT=build/clients
 readonly VENV=$OUT/python/venv
+
+# The Go of ./dev setup clients, before an older one.
+if [[ -x build/tools/go/go/bin/go ]]; then PATH=$PWD/build/tools/go/go/bin:$PATH; fi
 
 say() { printf '==> clients: %s\n' "$*"; }
 has() { command -v "$1" > /dev/null; }
@@ -139,7 +142,8 @@ main() {
     [[ " ${ALL[*]} " == *" $stage "* ]] || { echo "tests/clients/run.sh: no stage '$stage'; there are: ${ALL[*]}" >&2; exit 2; }
     reason=$(missing "$stage")
     if [[ -n $reason ]]; then
-      say "$stage: SKIPPED: $reason"
+      say "$stage: FAILED: $reason; ./dev setup clients brings it"
+      failed=1
       continue
     fi
     start=$SECONDS
