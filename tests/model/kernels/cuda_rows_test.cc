@@ -484,6 +484,60 @@ TEST_P(CudaRowsTest, MeansRunInBlocksFromTheRowsStart) {
   }
 }
 
+// Windows of n blocks at every block, by the sums from and to the ends of groups of n: reference is the sum in fp64.
+TEST_P(CudaRowsTest, MeansByGroups) {
+  const int W = 272;  // more than a block of threads
+  for (const int n : {1, 2, 5, 64}) {
+    const int num_blocks = 3 * n + n / 2;  // the last group is shorter
+    std::vector<TokenBlock> blocks;
+    std::vector<BlockGroup> groups;
+    std::vector<PooledRow> rows;
+    for (int b = 0; b < num_blocks; ++b) blocks.push_back({3 * b, 3, 0});
+    for (int b = 0; b < num_blocks; b += n) groups.push_back({b, std::min(n, num_blocks - b)});
+    for (int b = 0; b < num_blocks; ++b) {
+      const int count = std::min(n, num_blocks - b);
+      rows.push_back({b, count, 3 * count, std::min((b / n + 1) * n, num_blocks)});
+    }
+    const int T = 3 * num_blocks;
+    const std::vector<float> x = Rounded(NormalValues(static_cast<int64_t>(T) * W, 1), type());
+    const DeviceValues device_x(x, type());
+    const DeviceBuffer device_blocks = OnDevice(blocks);
+    const DeviceBuffer device_groups = OnDevice(groups);
+    const DeviceBuffer device_rows = OnDevice(rows);
+    const DeviceValues sums = DeviceValues::Poisoned(static_cast<int64_t>(num_blocks) * W, ElementType::kFloat32);
+    const DeviceValues prefixes = DeviceValues::Poisoned(static_cast<int64_t>(num_blocks) * W, ElementType::kFloat32);
+    const DeviceValues pooled = DeviceValues::Poisoned(static_cast<int64_t>(num_blocks) * W, ElementType::kFloat32);
+    PoolParams params;
+    params.type = type();
+    params.W = W;
+    params.x = device_x.data();
+    params.blocks = device_blocks.At<TokenBlock>(0);
+    params.num_blocks = num_blocks;
+    params.rows = device_rows.At<PooledRow>(0);
+    params.num_rows = num_blocks;
+    params.groups = device_groups.At<BlockGroup>(0);
+    params.num_groups = static_cast<int>(groups.size());
+    params.sums = sums.floats();
+    params.prefixes = prefixes.floats();
+    params.pooled = pooled.floats();
+    ASSERT_TRUE(LaunchPool(params, nullptr).ok());
+    const std::vector<float> means = pooled.Read();
+    for (int b = 0; b < num_blocks; ++b) {
+      const int count = rows[b].count;
+      for (int c = 0; c < W; ++c) {
+        double mean = 0;
+        double size = 0;
+        for (int t = 3 * b; t < 3 * b + count; ++t) {
+          mean += static_cast<double>(x[t * W + c]) / count;
+          size += std::fabs(x[t * W + c]) / count;
+        }
+        // 3 roundings within a block, one a block, and two.
+        EXPECT_LE(std::fabs(means[b * W + c] - mean), (n + 5) * kEpsilon / 2 * size + kEpsilon * std::fabs(mean)) << b;
+      }
+    }
+  }
+}
+
 TEST_P(CudaRowsTest, TokensAreTheFirstColumns) {
   const int W = 64;
   const int E = 50;
