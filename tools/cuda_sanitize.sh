@@ -19,6 +19,7 @@ readonly CASES=(
   "all cuda_gemm_gelu_test *"
   "all cuda_attention_test *EveryOffset*:*ARowOfNaN*:*Float32Answers*"
   "memcheck cuda_linear_test *"
+  "memcheck cuda_document_runner_test *ProgressRises*:*WindowsDoNotDepend*"
   "all cuda_encoder_test *FormsAgree*/SAfterD64:*BFloat16Errs*/SAfterD64:*BFloat16Errs*/LitPlainD16"
 )
 
