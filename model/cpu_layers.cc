@@ -333,6 +333,18 @@ void CpuLayers::FeedForward(Activations& a, size_t layer, int64_t first, int64_t
   w.clock.To(StageClock::Stage::kRows);
   operand = Operand(x, T, w);
   w.clock.To(StageClock::Stage::kProducts);
+  auto down = [&](int64_t row, int64_t rows, const void* hidden) {
+    weights.down->Run(hidden, rows, [&](int64_t down_row, int64_t down_rows, const void* z) {
+      w.clock.To(StageClock::Stage::kRows);
+      AddNorm(x + (row + down_row) * E_, z, down_rows, &w.hidden_scales[down_row], *weights.down, weights.output_norm);
+      w.clock.To(StageClock::Stage::kProducts);
+    });
+  };
+  if (dtype_ == DType::kBFloat16 && weights.up->on_tiles() && weights.down->on_tiles()) {
+    weights.up->RunGelu(operand, T, down);
+    w.clock.To(StageClock::Stage::kNumStages);
+    return;
+  }
   weights.up->Run(operand, T, [&](int64_t row, int64_t rows, const void* up) {
     w.clock.To(StageClock::Stage::kRows);
     void* hidden = nullptr;
@@ -351,11 +363,7 @@ void CpuLayers::FeedForward(Activations& a, size_t layer, int64_t first, int64_t
       hidden = q;
     }
     w.clock.To(StageClock::Stage::kProducts);
-    weights.down->Run(hidden, rows, [&](int64_t down_row, int64_t down_rows, const void* z) {
-      w.clock.To(StageClock::Stage::kRows);
-      AddNorm(x + (row + down_row) * E_, z, down_rows, &w.hidden_scales[down_row], *weights.down, weights.output_norm);
-      w.clock.To(StageClock::Stage::kProducts);
-    });
+    down(row, rows, hidden);
   });
   w.clock.To(StageClock::Stage::kNumStages);
 }

@@ -22,6 +22,8 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "model/kernels/cpu/cpu_features.h"
+#include "model/kernels/cpu/product_amx.h"
+#include "model/page_buffer.h"
 
 namespace lion {
 namespace {
@@ -85,6 +87,26 @@ struct Linear::Packed {
   std::optional<at::Tensor> bias;
   at::Tensor scale;  // kInt8: (N) fp32
   at::Tensor zero;   // kInt8: (N) int32, zeros
+  // Where our own kernel takes the product, in place of all of these:
+  std::unique_ptr<PageBuffer> tiled;
+  std::vector<float> tile_scale;  // (N rounded up to 32), as the kernel reads them; empty = none
+  std::vector<float> tile_bias;
+
+  // w: (N, K) in the type.
+  void PackTiles(const void* w, const float* column_scale, const float* column_bias, int64_t N, int64_t K) {
+    const bool int8 = type == DType::kInt8;
+    tiled = std::make_unique<PageBuffer>();
+    AmxPack(w, N, K, int8, tiled->Get<char>(AmxPackedBytes(N, K, int8)));
+    auto padded = [N](const float* values) {
+      std::vector<float> copy;
+      if (values == nullptr) return copy;
+      copy.assign((N + 31) / 32 * 32, 0.f);
+      std::copy(values, values + N, copy.begin());
+      return copy;
+    };
+    tile_scale = padded(column_scale);
+    tile_bias = padded(column_bias);
+  }
 
   at::Tensor Product(const at::Tensor& x) const {
     if (type == DType::kInt8) return Int8Product(x, weight, scale, zero, at::kBFloat16);
@@ -200,23 +222,58 @@ std::unique_ptr<Linear> Linear::Pack(const float* weight, const float* bias, int
         rounded[n * K + k] = static_cast<int8_t>(std::nearbyint(scaled));
       }
     }
-    packed.weight = ReorderInt8(w);
     linear->bias_.assign(N, 0.f);
     if (bias != nullptr) linear->bias_.assign(bias, bias + N);
+    if (AmxProductTakes(K, /*int8=*/true)) {
+      packed.PackTiles(rounded, scale, nullptr, N, K);
+      packed.scale = packed.zero = at::Tensor();
+    } else {
+      packed.weight = ReorderInt8(w);
+    }
   } else {
     // from_blob takes no const; nothing here writes. The copies own their memory.
     const at::ScalarType torch_type = OperandType(dtype);
-    packed.weight =
-        Reorder(at::from_blob(const_cast<float*>(weight), {N, K}).to(torch_type, false, /*copy=*/true), kMaxTileRows);
-    if (bias != nullptr) {
-      packed.bias = at::from_blob(const_cast<float*>(bias), {N}).to(torch_type, false, /*copy=*/true);
+    const at::Tensor w = at::from_blob(const_cast<float*>(weight), {N, K}).to(torch_type, false, /*copy=*/true);
+    if (dtype == DType::kBFloat16 && AmxProductTakes(K, /*int8=*/false)) {
+      packed.PackTiles(w.const_data_ptr(), nullptr, bias, N, K);
+    } else {
+      packed.weight = Reorder(w, kMaxTileRows);
+      if (bias != nullptr) {
+        packed.bias = at::from_blob(const_cast<float*>(bias), {N}).to(torch_type, false, /*copy=*/true);
+      }
     }
   }
-  linear->tile_rows_ = packed.CachedTiles(N, K);
+  linear->tile_rows_ = packed.tiled == nullptr ? packed.CachedTiles(N, K) : std::vector<int64_t>{kMaxTileRows};
   return linear;
 }
 
+bool Linear::on_tiles() const { return packed_->tiled != nullptr; }
+
+void Linear::RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const {
+  RunTiles(x, rows, /*gelu=*/true, use);
+}
+
+void Linear::RunTiles(const void* x, int64_t rows, bool gelu,
+                      const std::function<void(int64_t, int64_t, const void*)>& use) const {
+  AmxProduct product;
+  product.N = N_;
+  product.K = K_;
+  product.int8 = dtype_ == DType::kInt8;
+  product.packed = packed_->tiled->Get<char>(0);
+  if (!packed_->tile_scale.empty()) product.scale = packed_->tile_scale.data();
+  if (!packed_->tile_bias.empty()) product.bias = packed_->tile_bias.data();
+  const int64_t row_bytes = K_ * (product.int8 ? 1 : 2);
+  for (int64_t row = 0; row < rows; row += kMaxTileRows) {
+    const int64_t count = std::min(kMaxTileRows, rows - row);
+    const at::Tensor y = at::empty({count + kTileSlackRows, N_}, at::kBFloat16);
+    auto* out = static_cast<uint16_t*>(y.mutable_data_ptr());
+    AmxMultiply(product, static_cast<const char*>(x) + row * row_bytes, count, gelu, out);
+    use(row, count, out);
+  }
+}
+
 void Linear::Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const {
+  if (on_tiles()) return RunTiles(x, rows, /*gelu=*/false, use);
   const at::ScalarType type = OperandType(dtype_);
   const auto element = static_cast<int64_t>(c10::elementSize(type));
   for (int64_t row = 0; row < rows;) {

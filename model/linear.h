@@ -6,6 +6,9 @@
 
 // y = x W^T + b with weights packed once, the same bits for a row whatever runs beside it.
 //
+// In bfloat16 and int8, where the CPU has matrix tiles and K is a whole number of their steps, our own kernel takes it
+// (kernels/cpu/product_amx.h): any number of rows, the same bits in all. Else oneDNN does, as follows.
+//
 // oneDNN compiles a kernel for every number of rows, and on some CPUs (AMX in bfloat16) two of them sum in different
 // orders. So rows run in tiles of a few fixed sizes, created at load, and only of sizes that were seen to give the same
 // bits: for each (N, K, dtype) all sizes are tried once on the same random data, and the largest set that agrees is
@@ -49,6 +52,12 @@ class Linear {
   // the call. x: (rows + kMaxTileRows, K), dense, in the dtype. Must run on a ComputePool's worker.
   // Thread-safe.
   void Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const;
+  // Whether our own kernel runs it, in which case x need be readable for kTileSlackRows past the last row only, and so
+  // is every y: it may be another such product's x as it is.
+  bool on_tiles() const;
+  static constexpr int64_t kTileSlackRows = 31;
+  // Run with erf GELU (kernels/cpu/rows.h) over y, in the product's shadow. kBFloat16, and on_tiles must hold.
+  void RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const;
 
   int64_t out_width() const { return N_; }
   int64_t in_width() const { return K_; }
@@ -56,12 +65,14 @@ class Linear {
   // (N), zeros where Pack had none. kInt8 only: elsewhere y has it already.
   const float* bias() const { return bias_.data(); }
 
-  // The tile sizes in use, ascending.
+  // oneDNN's tile sizes in use, ascending; kMaxTileRows alone where our kernel runs.
   const std::vector<int64_t>& tile_rows() const { return tile_rows_; }
 
  private:
   struct Packed;
   Linear() = default;
+  void RunTiles(const void* x, int64_t rows, bool gelu,
+                const std::function<void(int64_t, int64_t, const void*)>& use) const;
   int64_t N_ = 0;
   int64_t K_ = 0;
   DType dtype_ = DType::kFloat32;

@@ -55,6 +55,7 @@ struct ServerConfig {
   std::vector<ModelSpec> models;               // at least one
   std::vector<std::string> devices = {"cpu"};  // or "cuda:N" ..., each once
   DType dtype = DType::kFloat32;
+  bool measure_dtype = false;       // --dtype=auto on the CPU: bfloat16 instead where it is faster (model/cpu_dtype.h)
   int64_t max_batch_tokens = 0;     // 0 = what the device takes
   int chunk_tokens = 0;             // 0 = the device's constant
   int parallel_max_tokens = 0;      // 0 = to be measured

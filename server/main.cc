@@ -19,8 +19,10 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "model/compute_pool.h"
+#include "model/cpu_dtype.h"
 #include "model/crossover_cache.h"
 #include "model/model.h"
 #include "server/build_info.h"
@@ -144,6 +146,14 @@ int Main(int argc, char** argv) {
   }
 
   ComputePool pool(ComputePool::Options{.num_threads = config->compute_threads});
+  if (config->measure_dtype) {
+    const absl::StatusOr<CpuDTypeChoice> choice = ChooseCpuDType(&pool);
+    if (!choice.ok()) return Refuse(choice.status());
+    config->dtype = choice->dtype;
+    LogInfo(absl::StrCat("--dtype=auto: ", std::string(Name(choice->dtype)),
+                         choice->speedup == 0 ? ", this CPU has no bfloat16"
+                                              : absl::StrFormat(", bfloat16 is %.1f times as fast", choice->speedup)));
+  }
   absl::StatusOr<std::vector<std::unique_ptr<Model>>> models = LoadModels(*config, &pool);
   if (!models.ok()) return Refuse(models.status());
   std::vector<ServedModel> served;

@@ -57,11 +57,11 @@ STREAMS = {"EmbedStream": pb.EmbedRequest, "ClassifyStream": pb.ClassifyRequest}
 class Server:
     """A lion-server process on free ports of 127.0.0.1, ready when `with` is entered and gone when it is left.
 
-    models are directories or "NAME=DIR"; flags come after the harness's own, so they win.
+    models are directories or "NAME=DIR"; flags come after the harness's own, so they win. Its precision is float32, unless flags say otherwise.
     """
 
     def __init__(self, models, *flags, ready=True, metadata=(), credentials=None):
-        self._command = [str(BINARY), "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", *flags, *map(str, models)]
+        self._command = [str(BINARY), "--listen=127.0.0.1:0", "--metrics_listen=127.0.0.1:0", "--dtype=float32", *flags, *map(str, models)]
         self._wait_ready = ready
         self._metadata, self._credentials = metadata, credentials
         self._changed = threading.Condition()

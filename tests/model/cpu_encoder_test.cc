@@ -437,6 +437,7 @@ TEST_P(BitsTest, StepsAndWhatRunsBetweenThemChangeNoBit) {
   RandomModelOptions options;
   options.hidden_width = 128;
   options.feed_forward_width = 512;
+  options.num_layers = GetParam() == DType::kFloat32 ? 4 : 12;  // steps are lengths of time: enough work for several
   const RandomModel directory(options);
   ComputePool pool({.num_threads = 2});
   const std::unique_ptr<Model> model = Load(directory, &pool, GetParam());

@@ -53,8 +53,8 @@ TEST_P(LinearTest, MultipliesAndIsTheSameForAnyNumberOfRows) {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   // Odd widths, and the shapes where AMX was seen to sum in other orders by the number of rows.
-  for (const Shape& shape :
-       {Shape{1, 1}, Shape{35, 50}, Shape{144, 48}, Shape{256, 1024}, Shape{2304, 768}, Shape{768, 3072}}) {
+  for (const Shape& shape : {Shape{1, 1}, Shape{35, 50}, Shape{35, 64}, Shape{144, 48}, Shape{256, 1024},
+                             Shape{2304, 768}, Shape{768, 3072}}) {
     std::vector<float> weight(shape.N * shape.K);
     for (float& w : weight) w = normal(random) / std::sqrt(static_cast<float>(shape.K));
     std::vector<float> bias(shape.N);
@@ -102,6 +102,56 @@ TEST_P(LinearTest, WorksWithoutABias) {
   EXPECT_EQ(Multiply(pool, *linear, {1, 1, 2, 0}, 2), (std::vector<float>{3, 7, 2, 6}));
 }
 
+TEST(LinearTilesTest, GeluInTheProductsShadowIsThatOfItsSums) {
+  ComputePool pool({.num_threads = 1});
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (const Shape& shape : {Shape{35, 64}, Shape{1536, 384}, Shape{96, 1056}}) {
+    std::vector<float> weight(shape.N * shape.K);
+    for (float& w : weight) w = 2 * normal(random) / std::sqrt(static_cast<float>(shape.K));
+    const std::vector<float> bias(shape.N, 0.25f);
+    std::unique_ptr<Linear> linear;
+    ASSERT_TRUE(
+        pool.Run(1, [&](int,
+                        int) { linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, DType::kBFloat16); })
+            .ok());
+    if (!linear->on_tiles()) return;  // a CPU without them: nothing will call it
+    const int64_t rows = 77;
+    std::vector<float> x((rows + Linear::kTileSlackRows) * shape.K);
+    for (float& v : x) v = normal(random);
+    std::vector<uint16_t> narrow(x.size());
+    ToBFloat16(x.data(), narrow.data(), static_cast<int64_t>(x.size()));
+    auto run = [&](int64_t first, int64_t count, bool gelu) {
+      std::vector<uint16_t> y;
+      auto use = [&](int64_t, int64_t n, const void* out) {
+        const auto* values = static_cast<const uint16_t*>(out);
+        y.insert(y.end(), values, values + n * shape.N);
+      };
+      const void* in = narrow.data() + first * shape.K;
+      EXPECT_TRUE(
+          pool.Run(1, [&](int, int) { gelu ? linear->RunGelu(in, count, use) : linear->Run(in, count, use); }).ok());
+      return y;
+    };
+    const std::vector<uint16_t> plain = run(0, rows, false);
+    const std::vector<uint16_t> gelu = run(0, rows, true);
+    std::vector<float> sums(plain.size());
+    std::vector<float> values(plain.size());
+    FromBFloat16(plain.data(), sums.data(), static_cast<int64_t>(sums.size()));
+    FromBFloat16(gelu.data(), values.data(), static_cast<int64_t>(values.size()));
+    for (size_t i = 0; i < values.size(); ++i) {
+      const double z = sums[i];  // rounded; GELU's slope is below 1.13
+      const double expected = z / 2 * (1 + std::erf(z / std::sqrt(2.0)));
+      ASSERT_LE(std::fabs(values[i] - expected), (std::fabs(expected) + 1.13 * std::fabs(z)) / 256 + 1e-4) << i;
+    }
+    for (int64_t first : {0, 5}) {
+      for (int64_t count : {1, 16, 17, 33}) {
+        const std::vector<uint16_t> expected(gelu.begin() + first * shape.N, gelu.begin() + (first + count) * shape.N);
+        ASSERT_EQ(run(first, count, true), expected) << first << "+" << count;
+      }
+    }
+  }
+}
+
 // An int8 operand's bytes, as this CPU wants them.
 std::vector<uint8_t> Bytes(const std::vector<int>& values) {
   std::vector<uint8_t> bytes(values.size());
@@ -118,7 +168,8 @@ TEST(LinearInt8Test, SumsExactlyInEveryTile) {
     EXPECT_EQ(exact.code(), absl::StatusCode::kUnimplemented);
     return;
   }
-  for (const Shape& shape : {Shape{1, 1}, Shape{35, 50}, Shape{144, 48}, Shape{256, 1024}, Shape{768, 3072}}) {
+  for (const Shape& shape :
+       {Shape{1, 1}, Shape{35, 50}, Shape{35, 64}, Shape{144, 48}, Shape{256, 1024}, Shape{768, 3072}}) {
     // Whole numbers up to 127 in every row of W: they are kept as they are, with a scale of 1.
     std::vector<float> weight(shape.N * shape.K);
     for (float& w : weight) w = static_cast<float>(static_cast<int>(random() % 255) - 127);

@@ -96,6 +96,7 @@ TEST(FlagsTest, ZeroIsTheDefault) {
   ASSERT_TRUE(config.ok()) << config.status();
   EXPECT_EQ(config->max_batch_tokens, 0);  // the device says
   EXPECT_EQ(config->devices, std::vector<std::string>{"cpu"});
+  EXPECT_TRUE(config->measure_dtype);
   EXPECT_EQ(config->max_sequence_tokens, 131072);
   EXPECT_EQ(config->server.limits.max_queue_tokens, 1048576);
   EXPECT_EQ(config->server.limits.max_request_tokens, 1048576);
@@ -139,6 +140,7 @@ TEST(FlagsTest, ValuesArrive) {
   EXPECT_EQ(config->server.listen, "[::1]:0");
   EXPECT_EQ(config->server.limits.default_mode, ComputeMode::kRecurrent);
   EXPECT_EQ(config->dtype, DType::kBFloat16);
+  EXPECT_FALSE(config->measure_dtype);
   EXPECT_EQ(config->log_format, LogFormat::kJson);
   EXPECT_EQ(config->server.limits.max_message_bytes, int64_t{2047} << 20);
   EXPECT_EQ(config->server.drain_timeout, absl::Seconds(5));
@@ -167,6 +169,7 @@ TEST(FlagsTest, TheDeviceFollowsTheBuildAndTheMachine) {
     ASSERT_TRUE(config.ok()) << c.device << " " << config.status();
     EXPECT_EQ(config->devices, c.chosen);
     EXPECT_EQ(config->dtype, c.chosen[0] == "cpu" ? DType::kFloat32 : DType::kBFloat16);
+    EXPECT_EQ(config->measure_dtype, c.chosen[0] == "cpu");
     EXPECT_EQ(config->max_batch_tokens, 0);  // the device says
   }
 }
