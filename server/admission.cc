@@ -3,7 +3,9 @@
 
 #include "server/admission.h"
 
+#include <algorithm>
 #include <chrono>
+#include <functional>
 
 namespace lion {
 
@@ -42,6 +44,17 @@ absl::Status Admit(const ServiceContext& context, std::optional<absl::string_vie
     context.metrics->Rejected(RejectReason::kDraining);
   }
   return status;
+}
+
+uint64_t CallerOf(const ServiceContext& context, const grpc::CallbackServerContext& rpc) {
+  std::string name = rpc.peer();
+  if (context.api_keys != nullptr) {
+    const auto& metadata = rpc.client_metadata();
+    if (const auto it = metadata.find("authorization"); it != metadata.end()) {
+      name.assign(it->second.data(), it->second.size());
+    }
+  }
+  return std::max<uint64_t>(std::hash<std::string>()(name), 1);
 }
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& rpc) {

@@ -6,6 +6,7 @@
 
 // What every handler asks before anything else: may this caller call, and is the server open?
 
+#include <cstdint>
 #include <memory>
 #include <optional>
 
@@ -28,6 +29,9 @@ absl::Status Admit(const ServiceContext& context, const grpc::CallbackServerCont
 // The same for what comes by another way than gRPC; authorization is that header, nullopt if none came.
 absl::Status Admit(const ServiceContext& context, std::optional<absl::string_view> authorization,
                    const std::shared_ptr<InFlightCall>& call);
+
+// Whom a call belongs to, for Call::Options::caller: its API key where the server has keys, else its connection. Not 0.
+uint64_t CallerOf(const ServiceContext& context, const grpc::CallbackServerContext& rpc);
 
 // The RPC's deadline; InfiniteFuture if the caller set none.
 absl::Time DeadlineOf(const grpc::CallbackServerContext& rpc);

@@ -47,7 +47,9 @@ class Call : public std::enable_shared_from_this<Call> {
     CallKind kind = CallKind::kEmbed;
     absl::Time started;  // when the RPC, or the message, arrived: Timings.total counts from here
     absl::Time deadline = absl::InfiniteFuture();
-    // Set by the caller's side when nobody listens any more. Never null.
+    // Whose call it is (CallerOf): callers share queue and devices equally. 0 = nobody in particular.
+    uint64_t caller = 0;
+    // Set by the caller's side when nobody listens any more, who then calls Batcher::Sweep. Never null.
     std::shared_ptr<std::atomic<bool>> cancelled;
     // Null: where the queue is full the call ends with RESOURCE_EXHAUSTED. Else it waits for room, and says so:
     // on_wait(true) when it begins to, on_wait(false) when it goes on. Any thread.

@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "google/protobuf/duration.pb.h"
 #include "server/answer.h"
+#include "server/batch_policy.h"
 
 namespace lion {
 namespace {
@@ -55,14 +56,16 @@ void RowsCall::NoRoom(const absl::Status& status, WhenRoom when_room) {
     return;
   }
   context().metrics->Rejected(RejectReason::kQueueFull);
-  const absl::Duration wait = context().batcher->EstimatedWait();
-  const bool too_late = context().clock->Now() + wait >= options().deadline;
   CallResult result;
   result.status = status;
   result.model = model_;
-  result.retry_pushback_ms =
-      too_late ? -1 : std::max<int64_t>(1, absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))));
+  result.retry_pushback_ms = Pushback(context().batcher->EstimatedWait());
   Finish(std::move(result));
+}
+
+int64_t RowsCall::Pushback(absl::Duration wait) const {
+  if (context().clock->Now() + wait >= options().deadline) return -1;
+  return std::max<int64_t>(1, absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))));
 }
 
 absl::Status RowsCall::CheckCaller() const {
@@ -130,6 +133,7 @@ void RowsCall::MakeRows() {
 void RowsCall::Submit() {
   if (finished()) return;
   if (absl::Status status = CheckCaller(); !status.ok()) return Fail(std::move(status));
+  if (options().on_wait == nullptr && !InTime()) return;  // a stream waits
   const bool may_retry = options().on_wait != nullptr;  // then the rows must outlive a refusal
   std::vector<PendingRow> pending;
   for (size_t i = 0; i < rows_.size(); ++i) {
@@ -145,6 +149,8 @@ void RowsCall::Submit() {
     out.window_tokens = plan_.window_tokens;
     out.window_stride = plan_.window_stride;
     out.progress = MakeProgress();
+    out.caller = options().caller;
+    out.normalized_values = plan_.normalize ? plan_.width : 0;
     out.deadline = options().deadline;
     out.cancelled = options().cancelled;
     out.done = [self = self(), i](RowAnswer answer) { self->RowDone(static_cast<int>(i), std::move(answer)); };
@@ -156,11 +162,42 @@ void RowsCall::Submit() {
   if (status.ok()) return;
   if (!absl::IsResourceExhausted(status)) return Fail(status);
   NoRoom(status, [this](std::function<void()> waited) {
-    context().batcher->WhenRoom(num_tokens_, [self = self(), waited = std::move(waited)] {
-      waited();
-      self->Submit();
-    });
+    context().batcher->WhenRoom(
+        num_tokens_,
+        [self = self(), waited = std::move(waited)] {
+          waited();
+          self->Submit();
+        },
+        options().caller);
   });
+}
+
+bool RowsCall::InTime() {
+  const absl::Time deadline = options().deadline;
+  if (deadline == absl::InfiniteFuture()) return true;
+  int64_t longest = 0;
+  for (const PlannedRow& row : rows_) longest = std::max(longest, row.status.ok() ? row.num_tokens : 0);
+  const Batcher::Estimate estimate =
+      context().batcher->EstimateCall(served().queue_index, options().caller, num_tokens_, longest);
+  const absl::Duration left = deadline - context().clock->Now();
+  const Chance chance = ChanceOf(left, estimate.wait, estimate.compute);
+  if (chance == Chance::kGood) return true;
+  context().metrics->Rejected(RejectReason::kDeadline);
+  const auto in_ms = [](absl::Duration d) { return absl::StrCat(absl::ToInt64Milliseconds(d), " ms"); };
+  CallResult result;
+  result.model = model_;
+  if (chance == Chance::kHopeless) {
+    result.status = absl::DeadlineExceededError(absl::StrCat("inputs: ", num_tokens_, " tokens take about ",
+                                                             in_ms(estimate.compute), " on an idle server, ",
+                                                             in_ms(left), " are left until the deadline"));
+  } else {
+    result.status = absl::ResourceExhaustedError(
+        absl::StrCat("queue too long for the deadline: about ", in_ms(estimate.wait), " to wait and ",
+                     in_ms(estimate.compute), " to compute, ", in_ms(left), " are left"));
+    result.retry_pushback_ms = Pushback(estimate.wait);
+  }
+  Finish(std::move(result));
+  return false;
 }
 
 void RowsCall::RowDone(int i, RowAnswer answer) {

@@ -32,6 +32,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
       : context_(context),
         rpc_(rpc),
         type_(type),
+        caller_(CallerOf(*context, *rpc_context)),
         started_(context->clock->Now()),
         deadline_(DeadlineOf(*rpc_context)) {}
 
@@ -127,6 +128,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
     options.kind = type_.kind;
     options.started = context_->clock->Now();
     options.deadline = deadline_;
+    options.caller = caller_;
     options.cancelled = slot->cancelled;
     options.on_wait = [self = shared_from_this()](bool waits) { self->OnWait(waits); };
     slot->call = type_.make(
@@ -200,6 +202,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
       // Past its deadline a row drops by itself, and is counted as that.
       if (cancelled) slot->cancelled->store(true, std::memory_order_release);
     }
+    context_->batcher->Sweep();
   }
 
   // Starts whatever can go on now: the next write, the next read, the end.
@@ -239,6 +242,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   const ServiceContext* const context_;
   const Rpc rpc_;
   const CallType type_;
+  const uint64_t caller_;
   const absl::Time started_;
   const absl::Time deadline_;
 

@@ -36,6 +36,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
     options.kind = type.kind;
     options.started = started_;
     options.deadline = deadline_;
+    options.caller = CallerOf(*context_, *rpc_context_);
     options.cancelled = cancelled_;
     call_ = type.make(context_, std::move(options), request,
                       [self = self_](CallResult result) { self->Complete(std::move(result)); });
@@ -58,6 +59,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
     } else {
       cancelled_->store(true, std::memory_order_release);
     }
+    context_->batcher->Sweep();
   }
 
   void OnDone() override {

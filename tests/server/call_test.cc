@@ -204,6 +204,45 @@ TEST_F(CallTest, ADeadlineThatPassesBeforeTheQueueIsARejection) {
   EXPECT_THAT(metrics_->Text(), HasSubstr("lion_rejected_total{reason=\"deadline\"} 1"));
 }
 
+TEST_F(CallTest, ACallThatCannotMeetItsDeadlineIsRefusedAtOnce) {
+  // Before anything was measured nobody is refused.
+  Outcome first;
+  Start(WithInputs({IdsInput({1, 2, 3, 4})}), false, &first, clock_.Now() + absl::Seconds(5));
+  encoder_.WaitForBatch();
+  clock_.Advance(absl::Seconds(4));  // a second a token
+  encoder_.Finish();
+  first.done.WaitForNotification();
+  EXPECT_TRUE(first.result.status.ok()) << first.result.status;
+
+  // Too much for an idle server.
+  Outcome hopeless;
+  Start(WithInputs({IdsInput({1, 2, 3, 4})}), false, &hopeless, clock_.Now() + absl::Seconds(2));
+  ASSERT_TRUE(hopeless.done.HasBeenNotified());
+  EXPECT_EQ(hopeless.result.status,
+            absl::DeadlineExceededError("inputs: 4 tokens take about 4000 ms on an idle server, "
+                                        "2000 ms are left until the deadline"));
+  EXPECT_THAT(metrics_->Text(), HasSubstr("lion_rejected_total{reason=\"deadline\"} 1"));
+
+  // Too much behind others; and somewhat late is not clearly late.
+  Outcome running, waiting, late, refused;
+  Start(WithInputs({IdsInput({1, 2, 3, 4})}), false, &running);
+  encoder_.WaitForBatch();
+  Start(WithInputs({IdsInput({1, 2, 3, 4})}), false, &waiting);
+  Start(WithInputs({IdsInput({1, 2, 3, 4})}), false, &late, clock_.Now() + absl::Seconds(9));
+  EXPECT_FALSE(late.done.HasBeenNotified());
+  Start(WithInputs({IdsInput({1, 2, 3, 4})}), false, &refused, clock_.Now() + absl::Seconds(8));
+  ASSERT_TRUE(refused.done.HasBeenNotified());
+  EXPECT_EQ(refused.result.status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.result.status.message()), HasSubstr("about 12000 ms to wait and 4000 ms to compute"));
+  EXPECT_EQ(refused.result.retry_pushback_ms, -1);
+  EXPECT_THAT(metrics_->Text(), HasSubstr("lion_rejected_total{reason=\"deadline\"} 2"));
+  encoder_.Release();
+  for (Outcome* outcome : {&running, &waiting, &late}) {
+    outcome->done.WaitForNotification();
+    EXPECT_TRUE(outcome->result.status.ok()) << outcome->result.status;
+  }
+}
+
 TEST_F(CallTest, CutEndsACallOnceWhereverItIs) {
   // In the encoder.
   Outcome running;
