@@ -36,11 +36,37 @@ int64_t ValueBytes(v1::VectorType type) {
   }
 }
 
-void FillSpan(const ByteSpan& bytes, uint32_t token, v1::Span* span) {
-  span->set_start_token(token);
-  span->set_end_token(token + 1);
-  span->set_start_byte(bytes.start);
-  span->set_end_byte(bytes.end);
+// Tokens [first, last) of the row, and the bytes from the first token of a text among them to its last: of the first
+// text that has one. The text's tokens follow each other in it, so no other lies outside.
+void FillSpan(const PlannedRow& row, int64_t first, int64_t last, v1::Span* span) {
+  span->set_start_token(static_cast<uint32_t>(first));
+  span->set_end_token(static_cast<uint32_t>(last));
+  if (row.spans.empty()) return;
+  if (last == first + 1) {
+    span->set_start_byte(row.spans[first].start);
+    span->set_end_byte(row.spans[first].end);
+    return;
+  }
+  for (const TokenRange& text : row.texts) {
+    const int64_t begin = std::max(first, static_cast<int64_t>(text.begin));
+    const int64_t end = std::min(last, static_cast<int64_t>(text.end));
+    if (begin >= end) continue;
+    span->set_start_byte(row.spans[begin].start);
+    span->set_end_byte(row.spans[end - 1].end);
+    return;
+  }
+}
+
+// How many vectors a good row is answered with.
+int64_t NumVectors(const CallPlan& plan, const PlannedRow& row) {
+  switch (plan.output) {
+    case RowOutput::kTokens:
+      return row.num_tokens;
+    case RowOutput::kWindows:
+      return NumWindows(row.num_tokens, plan.window_tokens, plan.window_stride);
+    default:
+      return 1;
+  }
 }
 
 void FillInt8(absl::Span<const float> v, v1::Vector* out) {
@@ -59,12 +85,16 @@ void FillInt8(absl::Span<const float> v, v1::Vector* out) {
 
 }  // namespace
 
+int64_t MaxVectorBytes(const CallPlan& plan) {
+  return plan.width * ValueBytes(plan.vector_type) + kVectorOverheadBytes;
+}
+
 int64_t EstimateAnswerBytes(const CallPlan& plan, absl::Span<const PlannedRow> rows, const ModelInfo& info) {
   int64_t row_bytes = 0;  // of a row that has one vector, or scores
   if (plan.output == RowOutput::kLogits) {
     for (const std::string& label : info.labels) row_bytes += static_cast<int64_t>(label.size()) + kScoreOverheadBytes;
   } else {
-    row_bytes = plan.width * ValueBytes(plan.vector_type) + kVectorOverheadBytes;
+    row_bytes = MaxVectorBytes(plan);
   }
   int64_t total = 0;
   for (const PlannedRow& row : rows) {
@@ -73,7 +103,7 @@ int64_t EstimateAnswerBytes(const CallPlan& plan, absl::Span<const PlannedRow> r
       for (const std::string& token : row.tokens) total += static_cast<int64_t>(token.size()) + kTokenOverheadBytes;
       continue;
     }
-    if (row.status.ok()) total += row_bytes * (plan.output == RowOutput::kTokens ? row.num_tokens : 1);
+    if (row.status.ok()) total += row_bytes * NumVectors(plan, row);
   }
   return total;
 }
@@ -90,17 +120,23 @@ void FillEmbedResult(const CallPlan& plan, const PlannedRow& row, RowResult resu
   out->set_token_count(static_cast<uint32_t>(row.num_tokens));
   out->set_truncated(row.truncated);
   out->set_mode(ToProto(row.mode));
-  const bool tokens = plan.output == RowOutput::kTokens;
-  out->mutable_vectors()->Reserve(static_cast<int>(result.num_vectors));
-  for (int64_t i = 0; i < result.num_vectors; ++i) {
+  FillVectors(plan, row, result, 0, result.num_vectors, out->mutable_vectors());
+}
+
+void FillVectors(const CallPlan& plan, const PlannedRow& row, RowResult& result, int64_t first, int64_t last,
+                 google::protobuf::RepeatedPtrField<v1::Vector>* out) {
+  out->Reserve(out->size() + static_cast<int>(last - first));
+  for (int64_t i = first; i < last; ++i) {
     // Cutting first and normalising what is left gives what normalising, cutting and normalising again gives.
     const absl::Span<float> v(result.values.data() + i * result.width, std::min(plan.width, result.width));
     if (plan.normalize) NormalizeL2(v);
-    v1::Vector* vector = out->add_vectors();
+    v1::Vector* vector = out->Add();
     FillVector(v, plan.vector_type, vector);
-    if (tokens) {
-      const ByteSpan bytes = row.spans.empty() ? ByteSpan() : row.spans[i];
-      FillSpan(bytes, static_cast<uint32_t>(i), vector->mutable_span());
+    if (plan.output == RowOutput::kTokens) {
+      FillSpan(row, i, i + 1, vector->mutable_span());
+    } else if (plan.output == RowOutput::kWindows) {
+      const int64_t start = i * plan.window_stride;
+      FillSpan(row, start, std::min(start + plan.window_tokens, row.num_tokens), vector->mutable_span());
     }
   }
 }
@@ -133,7 +169,7 @@ void FillTokenizeResult(const PlannedRow& row, v1::TokenizeResult* out) {
   out->mutable_type_ids()->Add(row.type_ids.begin(), row.type_ids.end());
   for (const std::string& token : row.tokens) out->add_tokens(token);
   for (size_t i = 0; i < row.spans.size(); ++i) {
-    FillSpan(row.spans[i], static_cast<uint32_t>(i), out->add_spans());
+    FillSpan(row, static_cast<int64_t>(i), static_cast<int64_t>(i) + 1, out->add_spans());
   }
 }
 

@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "absl/types/span.h"
+#include "google/protobuf/repeated_field.h"
 #include "lion/v1/encoder.pb.h"
 #include "model/encoder.h"
 #include "model/model.h"
@@ -17,6 +18,9 @@
 #include "server/validate.h"
 
 namespace lion {
+
+// An upper bound of the bytes that one vector takes on the wire, with its span and what frames it.
+int64_t MaxVectorBytes(const CallPlan& plan);
 
 // An upper bound of the bytes that the rows' answers take on the wire.
 int64_t EstimateAnswerBytes(const CallPlan& plan, absl::Span<const PlannedRow> rows, const ModelInfo& info);
@@ -26,6 +30,9 @@ absl::Status CheckAnswerBytes(int64_t num_bytes);
 
 // result: what the row's plan.output asked for; every value finite.
 void FillEmbedResult(const CallPlan& plan, const PlannedRow& row, RowResult result, v1::EmbedResult* out);
+// Vectors [first, last) of it, cut and normalised in place: each can be filled once.
+void FillVectors(const CallPlan& plan, const PlannedRow& row, RowResult& result, int64_t first, int64_t last,
+                 google::protobuf::RepeatedPtrField<v1::Vector>* out);
 void FillClassifyResult(const CallPlan& plan, const PlannedRow& row, RowResult result, const ModelInfo& info,
                         v1::ClassifyResult* out);
 void FillTokenizeResult(const PlannedRow& row, v1::TokenizeResult* out);

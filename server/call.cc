@@ -95,7 +95,9 @@ class TokenizeCall final : public TypedCall<v1::TokenizeRequest, v1::TokenizeRes
   absl::StatusOr<CallPlan> MakePlan(int index, const ServedModel& model) override {
     return PlanTokenize(request_, index, model, context().limits);
   }
-  PlannedRow MakeRow(int i) const override { return PlanTokenizeRow(inputs()[i], i, plan_, served()); }
+  PlannedRow MakeRow(int i) const override {
+    return PlanTokenizeRow(inputs()[i], i, plan_, served(), &context().tokenizers->parallel());
+  }
   void FillResult(int i, v1::TokenizeResult* result) override { FillTokenizeResult(rows_[i], result); }
   void FillLast(v1::TokenizeResponse*) const override {}
 };

@@ -4,6 +4,7 @@
 #include "server/encoder_service.h"
 
 #include "lion/v1/encoder.grpc.pb.h"
+#include "server/document_reactor.h"
 #include "server/stream_reactor.h"
 #include "server/unary_reactor.h"
 
@@ -14,8 +15,9 @@ using grpc::ByteBuffer;
 using grpc::CallbackServerContext;
 using Generated = v1::EncoderService;
 using RawService = Generated::WithRawCallbackMethod_Embed<Generated::WithRawCallbackMethod_EmbedStream<
-    Generated::WithRawCallbackMethod_Classify<Generated::WithRawCallbackMethod_ClassifyStream<
-        Generated::WithRawCallbackMethod_Tokenize<Generated::WithRawCallbackMethod_ListModels<Generated::Service>>>>>>;
+    Generated::WithRawCallbackMethod_EmbedDocument<Generated::WithRawCallbackMethod_Classify<
+        Generated::WithRawCallbackMethod_ClassifyStream<Generated::WithRawCallbackMethod_Tokenize<
+            Generated::WithRawCallbackMethod_ListModels<Generated::Service>>>>>>>;
 
 class EncoderServiceImpl final : public RawService {
  public:
@@ -39,6 +41,9 @@ class EncoderServiceImpl final : public RawService {
   }
   grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* EmbedStream(CallbackServerContext* rpc) override {
     return HandleStream(context_, Rpc::kEmbedStream, CallKind::kEmbed, rpc);
+  }
+  grpc::ServerWriteReactor<ByteBuffer>* EmbedDocument(CallbackServerContext* rpc, const ByteBuffer* request) override {
+    return HandleDocument(context_, rpc, request);
   }
   grpc::ServerBidiReactor<ByteBuffer, ByteBuffer>* ClassifyStream(CallbackServerContext* rpc) override {
     return HandleStream(context_, Rpc::kClassifyStream, CallKind::kClassify, rpc);

@@ -31,6 +31,7 @@ enum class Rpc {
   kClassifyStream,
   kTokenize,
   kListModels,
+  kEmbedDocument,
   kHttpEmbeddings,
   kHttpClassify,
   kHttpModels,

@@ -4,6 +4,7 @@
 #include "server/row_plan.h"
 
 #include <algorithm>
+#include <iterator>
 #include <optional>
 #include <utility>
 
@@ -103,16 +104,18 @@ void PlanIds(const v1::TokenIds& input, int index, const CallPlan& plan, const S
 }
 
 // max_tokens as in Tokenizer::EncodeOptions.
-void PlanText(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model, size_t max_tokens,
-              PlannedRow* row) {
+void PlanText(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model, int64_t max_tokens,
+              const ParallelFor* parallel, PlannedRow* row) {
   const std::string field = Field(index, ContentName(input));
   if (model.tokenizer == nullptr) {
     row->status = Invalid(field, absl::StrCat("model ", model.name, " has no tokenizer; send token_ids"));
     return;
   }
   Tokenizer::EncodeOptions options;
-  options.max_tokens = max_tokens;
+  options.max_tokens = static_cast<size_t>(max_tokens);
   options.side = plan.truncation == v1::TRUNCATION_LEFT ? TruncationSide::kLeft : TruncationSide::kRight;
+  options.stop_at_limit = plan.truncation == v1::TRUNCATION_RIGHT;
+  options.parallel = parallel;
   options.spans = plan.spans;
   options.tokens = plan.tokens;
   absl::StatusOr<Encoding> encoding =
@@ -120,6 +123,10 @@ void PlanText(const v1::Input& input, int index, const CallPlan& plan, const Ser
                        : model.tokenizer->Encode(input.text_pair().first(), input.text_pair().second(), options);
   if (!encoding.ok()) {
     row->status = absl::Status(encoding.status().code(), absl::StrCat(field, ": ", encoding.status().message()));
+    return;
+  }
+  if (plan.truncation == v1::TRUNCATION_ERROR && encoding->truncated()) {
+    row->status = TooLong(field, static_cast<int64_t>(encoding->untruncated_tokens), max_tokens);
     return;
   }
   if (encoding->ids.empty()) {
@@ -145,6 +152,7 @@ void PlanText(const v1::Input& input, int index, const CallPlan& plan, const Ser
   row->type_ids = std::move(encoding->type_ids);
   row->spans = std::move(encoding->spans);
   row->tokens = std::move(encoding->tokens);
+  std::copy(std::begin(encoding->texts), std::end(encoding->texts), row->texts);
 }
 
 }  // namespace
@@ -158,19 +166,16 @@ int64_t TextBytes(const v1::Input& input) {
   return 0;
 }
 
-PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model) {
+PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model,
+                   const ParallelFor* parallel) {
   PlannedRow row;
   row.status = CheckKind(input, index, model);
   if (!row.status.ok()) return row;
   if (input.has_token_ids()) {
     PlanIds(input.token_ids(), index, plan, model, &row);
   } else {
-    const bool cut = plan.truncation != v1::TRUNCATION_ERROR;
-    PlanText(input, index, plan, model, cut ? static_cast<size_t>(model.max_sequence_tokens) : 0, &row);
-    const int64_t num_tokens = static_cast<int64_t>(row.ids.size());
-    if (row.status.ok() && num_tokens > model.max_sequence_tokens) {
-      row.status = TooLong(Field(index, ContentName(input)), num_tokens, model.max_sequence_tokens);
-    }
+    // Also where too many are an error: what is over the limit is counted, and not kept.
+    PlanText(input, index, plan, model, model.max_sequence_tokens, parallel, &row);
     const auto zero = [](uint32_t type) { return type == 0; };
     if (std::all_of(row.type_ids.begin(), row.type_ids.end(), zero)) row.type_ids.clear();
   }
@@ -191,13 +196,14 @@ PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, cons
   return row;
 }
 
-PlannedRow PlanTokenizeRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model) {
+PlannedRow PlanTokenizeRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model,
+                           const ParallelFor* parallel) {
   PlannedRow row;
   row.status = CheckKind(input, index, model);
   if (row.status.ok() && !input.has_text() && !input.has_text_pair()) {
     row.status = Invalid(Field(index, ContentName(input)), "Tokenize takes text and text_pair only");
   }
-  if (row.status.ok()) PlanText(input, index, plan, model, /*max_tokens=*/0, &row);
+  if (row.status.ok()) PlanText(input, index, plan, model, /*max_tokens=*/0, parallel, &row);
   row.num_tokens = static_cast<int64_t>(row.ids.size());
   return row;
 }

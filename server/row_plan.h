@@ -26,6 +26,7 @@ struct PlannedRow {
   std::vector<uint32_t> type_ids;   // (L), or empty = all 0
   std::vector<ByteSpan> spans;      // (L) if the plan wants them and the input is text, else empty
   std::vector<std::string> tokens;  // (L) if the plan wants them, else empty
+  TokenRange texts[2];              // where the tokens of a text, and of a pair's second, lie; both empty for ids
   int64_t num_tokens = 0;           // L; stays when ids have moved on
   bool truncated = false;
   ComputeMode mode = ComputeMode::kParallel;
@@ -35,10 +36,13 @@ struct PlannedRow {
 int64_t TextBytes(const v1::Input& input);
 
 // The row that Embed or Classify runs for inputs[index]. Runs the tokenizer on text (then: not on a gRPC thread).
-PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model);
+// parallel: for long texts (Tokenizer::EncodeOptions); null = none.
+PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model,
+                   const ParallelFor* parallel = nullptr);
 
 // What Tokenize shows of inputs[index]: the ids that Embed would run, never truncated; type_ids always (L).
-PlannedRow PlanTokenizeRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model);
+PlannedRow PlanTokenizeRow(const v1::Input& input, int index, const CallPlan& plan, const ServedModel& model,
+                           const ParallelFor* parallel = nullptr);
 
 // The first row's error if every row has one.
 absl::Status CheckAnyRow(absl::Span<const PlannedRow> rows);

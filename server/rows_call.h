@@ -47,7 +47,9 @@ class RowsCall : public Call {
   virtual const Inputs& inputs() const = 0;
   // model is the one named, index its place. The inputs may be made here.
   virtual absl::StatusOr<CallPlan> MakePlan(int index, const ServedModel& model) = 0;
-  virtual PlannedRow MakeRow(int i) const { return PlanRow(inputs()[i], i, plan_, served()); }
+  virtual PlannedRow MakeRow(int i) const {
+    return PlanRow(inputs()[i], i, plan_, served(), &context().tokenizers->parallel());
+  }
   // Who is told how far a row has come (PendingRow::progress); null = nobody.
   virtual std::function<void(int64_t tokens_done, int64_t tokens_total)> MakeProgress() { return nullptr; }
   // False = one bad row fails the call, with its error and at once.
@@ -77,10 +79,6 @@ class RowsCall : public Call {
   void RowDone(int i, RowAnswer answer);
   void Collect();
 
-  // False, with the call ended, if it could clearly not be answered before its deadline (server/batch_policy.h).
-  bool InTime();
-  // What a caller who is refused is told to wait, in milliseconds; -1 = a retry would be past its deadline.
-  int64_t Pushback(absl::Duration wait) const;
   // Not OK if nobody waits for the answer any more.
   absl::Status CheckCaller() const;
   // Ends the call as refused for lack of room, or waits for it: then again is called when there may be some.

@@ -76,7 +76,7 @@ absl::Status PlanOptions(const v1::EncodeOptions& options, const ServiceLimits& 
   return absl::OkStatus();
 }
 
-absl::Status CheckWindows(const v1::WindowOptions& windows) {
+absl::Status PlanWindows(const v1::WindowOptions& windows, CallPlan* plan) {
   if (windows.size_tokens() == 0) {
     return absl::InvalidArgumentError("windows.size_tokens: 0; POOLING_WINDOWS needs a size of at least 1");
   }
@@ -84,7 +84,83 @@ absl::Status CheckWindows(const v1::WindowOptions& windows) {
     return absl::InvalidArgumentError(absl::StrCat("windows.stride_tokens: ", windows.stride_tokens(),
                                                    " is above windows.size_tokens, which is ", windows.size_tokens()));
   }
+  plan->window_tokens = windows.size_tokens();
+  plan->window_stride = windows.stride_tokens() == 0 ? windows.size_tokens() : windows.stride_tokens();
   return absl::OkStatus();
+}
+
+RowOutput OutputOf(Pooling pooling) {
+  switch (pooling) {
+    case Pooling::kCls:
+      return RowOutput::kPooledCls;
+    case Pooling::kMean:
+      return RowOutput::kPooledMean;
+    case Pooling::kTokens:
+      break;
+  }
+  return RowOutput::kTokens;
+}
+
+// What Embed and EmbedDocument ask for in the same words. default_output: of an UNSPECIFIED pooling.
+template <typename Request>
+absl::Status PlanVectors(const Request& request, const ServedModel& model, RowOutput default_output, CallPlan* plan) {
+  switch (request.pooling()) {
+    case v1::POOLING_UNSPECIFIED:
+      plan->output = default_output;
+      break;
+    case v1::POOLING_CLS:
+      plan->output = RowOutput::kPooledCls;
+      break;
+    case v1::POOLING_MEAN:
+      plan->output = RowOutput::kPooledMean;
+      break;
+    case v1::POOLING_TOKENS:
+      plan->output = RowOutput::kTokens;
+      break;
+    case v1::POOLING_WINDOWS:
+      plan->output = RowOutput::kWindows;
+      break;
+    default:
+      return BadEnum("pooling", request.pooling(),
+                     "POOLING_UNSPECIFIED (0), POOLING_CLS (1), POOLING_MEAN (2), POOLING_TOKENS (3), "
+                     "POOLING_WINDOWS (4)");
+  }
+  const bool tokens = plan->output == RowOutput::kTokens;
+  if (plan->output == RowOutput::kWindows) {
+    if (absl::Status status = PlanWindows(request.windows(), plan); !status.ok()) return status;
+  }
+  plan->spans = tokens || plan->output == RowOutput::kWindows;
+  plan->normalize = request.has_normalize() ? request.normalize() : model.info.normalize && !tokens;
+
+  const int64_t width = tokens ? model.info.hidden_width : model.info.embedding_width;
+  if (int64_t{request.dimensions()} > width) {
+    return absl::InvalidArgumentError(absl::StrCat("dimensions: ", request.dimensions(), " is above the width of ",
+                                                   tokens ? "a token's vector" : "the embedding", ", which is ",
+                                                   width));
+  }
+  plan->width = request.dimensions() == 0 ? width : int64_t{request.dimensions()};
+
+  switch (request.vector_type()) {
+    case v1::VECTOR_TYPE_UNSPECIFIED:
+      plan->vector_type = v1::VECTOR_TYPE_FLOAT32;
+      break;
+    case v1::VECTOR_TYPE_FLOAT32:
+    case v1::VECTOR_TYPE_FLOAT32_BYTES:
+    case v1::VECTOR_TYPE_FLOAT16_BYTES:
+    case v1::VECTOR_TYPE_INT8_BYTES:
+      plan->vector_type = request.vector_type();
+      break;
+    default:
+      return BadEnum("vector_type", request.vector_type(),
+                     "VECTOR_TYPE_UNSPECIFIED (0), VECTOR_TYPE_FLOAT32 (1), VECTOR_TYPE_FLOAT32_BYTES (2), "
+                     "VECTOR_TYPE_FLOAT16_BYTES (3), VECTOR_TYPE_INT8_BYTES (4)");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status CheckEmbeds(const ServedModel& model) {
+  if (model.info.embeds) return absl::OkStatus();
+  return absl::UnimplementedError(absl::StrCat("model: ", model.name, " does not embed"));
 }
 
 }  // namespace
@@ -101,65 +177,24 @@ absl::StatusOr<int> FindModel(const std::vector<ServedModel>& models, absl::stri
 
 absl::StatusOr<CallPlan> PlanEmbed(const v1::EmbedRequest& request, int index, const ServedModel& model,
                                    const ServiceLimits& limits) {
-  if (!model.info.embeds) return absl::UnimplementedError(absl::StrCat("model: ", model.name, " does not embed"));
   CallPlan plan;
   plan.model = index;
+  if (absl::Status status = CheckEmbeds(model); !status.ok()) return status;
   if (absl::Status status = CheckNumInputs(request.inputs_size(), limits); !status.ok()) return status;
   if (absl::Status status = PlanOptions(request.options(), limits, &plan); !status.ok()) return status;
-
-  Pooling pooling = model.info.pooling;
-  switch (request.pooling()) {
-    case v1::POOLING_UNSPECIFIED:
-      break;
-    case v1::POOLING_CLS:
-      pooling = Pooling::kCls;
-      break;
-    case v1::POOLING_MEAN:
-      pooling = Pooling::kMean;
-      break;
-    case v1::POOLING_TOKENS:
-      pooling = Pooling::kTokens;
-      break;
-    case v1::POOLING_WINDOWS:
-      if (absl::Status status = CheckWindows(request.windows()); !status.ok()) return status;
-      pooling = Pooling::kMean;
-      break;
-    default:
-      return BadEnum("pooling", request.pooling(),
-                     "POOLING_UNSPECIFIED (0), POOLING_CLS (1), POOLING_MEAN (2), POOLING_TOKENS (3), "
-                     "POOLING_WINDOWS (4)");
+  if (absl::Status status = PlanVectors(request, model, OutputOf(model.info.pooling), &plan); !status.ok()) {
+    return status;
   }
-  plan.output = pooling == Pooling::kCls    ? RowOutput::kPooledCls
-                : pooling == Pooling::kMean ? RowOutput::kPooledMean
-                                            : RowOutput::kTokens;
-  const bool tokens = plan.output == RowOutput::kTokens;
-  plan.spans = tokens;
-  plan.normalize = request.has_normalize() ? request.normalize() : model.info.normalize && !tokens;
+  return plan;
+}
 
-  const int64_t width = tokens ? model.info.hidden_width : model.info.embedding_width;
-  if (int64_t{request.dimensions()} > width) {
-    return absl::InvalidArgumentError(absl::StrCat("dimensions: ", request.dimensions(), " is above the width of ",
-                                                   tokens ? "a token's vector" : "the embedding", ", which is ",
-                                                   width));
-  }
-  plan.width = request.dimensions() == 0 ? width : int64_t{request.dimensions()};
-
-  switch (request.vector_type()) {
-    case v1::VECTOR_TYPE_UNSPECIFIED:
-      plan.vector_type = v1::VECTOR_TYPE_FLOAT32;
-      break;
-    case v1::VECTOR_TYPE_FLOAT32:
-    case v1::VECTOR_TYPE_FLOAT32_BYTES:
-    case v1::VECTOR_TYPE_FLOAT16_BYTES:
-    case v1::VECTOR_TYPE_INT8_BYTES:
-      plan.vector_type = request.vector_type();
-      break;
-    default:
-      return BadEnum("vector_type", request.vector_type(),
-                     "VECTOR_TYPE_UNSPECIFIED (0), VECTOR_TYPE_FLOAT32 (1), VECTOR_TYPE_FLOAT32_BYTES (2), "
-                     "VECTOR_TYPE_FLOAT16_BYTES (3), VECTOR_TYPE_INT8_BYTES (4)");
-  }
-  plan.windows = request.pooling() == v1::POOLING_WINDOWS;
+absl::StatusOr<CallPlan> PlanDocument(const v1::EmbedDocumentRequest& request, int index, const ServedModel& model,
+                                      const ServiceLimits& limits) {
+  CallPlan plan;
+  plan.model = index;
+  if (absl::Status status = CheckEmbeds(model); !status.ok()) return status;
+  if (absl::Status status = PlanOptions(request.options(), limits, &plan); !status.ok()) return status;
+  if (absl::Status status = PlanVectors(request, model, RowOutput::kWindows, &plan); !status.ok()) return status;
   return plan;
 }
 

@@ -45,7 +45,8 @@ struct CallPlan {
   bool tokens = false;                               // token strings are wanted
 
   // Embed.
-  bool windows = false;  // POOLING_WINDOWS: valid, and UNIMPLEMENTED once its rows have been looked at
+  int64_t window_tokens = 0;  // of kWindows, as Row has them
+  int64_t window_stride = 0;
   bool normalize = false;
   int64_t width = 0;                                     // values a vector travels with: after dimensions
   v1::VectorType vector_type = v1::VECTOR_TYPE_FLOAT32;  // never UNSPECIFIED
@@ -61,6 +62,8 @@ absl::StatusOr<int> FindModel(const std::vector<ServedModel>& models, absl::stri
 // INVALID_ARGUMENT naming field and limit; UNIMPLEMENTED for what this model, or this version, does not do.
 absl::StatusOr<CallPlan> PlanEmbed(const v1::EmbedRequest& request, int index, const ServedModel& model,
                                    const ServiceLimits& limits);
+absl::StatusOr<CallPlan> PlanDocument(const v1::EmbedDocumentRequest& request, int index, const ServedModel& model,
+                                      const ServiceLimits& limits);
 absl::StatusOr<CallPlan> PlanClassify(const v1::ClassifyRequest& request, int index, const ServedModel& model,
                                       const ServiceLimits& limits);
 absl::StatusOr<CallPlan> PlanTokenize(const v1::TokenizeRequest& request, int index, const ServedModel& model,

@@ -87,7 +87,6 @@ CASES = [
     # What is wrong with a request is said before that it is not served.
     ("classify-without-head-bad-enum", classify(model="headless", options=pb.EncodeOptions(mode=9)), INVALID, "options.mode", [9]),
     ("embed-windows-bad-row", embed(ids_input([211]), pooling=pb.POOLING_WINDOWS, windows=WINDOWS), INVALID, "inputs[0]", [211]),
-    ("embed-windows", embed(pooling=pb.POOLING_WINDOWS, windows=WINDOWS), grpc.StatusCode.UNIMPLEMENTED, "pooling", ["WINDOWS"]),
 ]
 
 

@@ -149,6 +149,70 @@ TEST(FillEmbedResultTest, TokensCarrySpans) {
   EXPECT_EQ(ids.vectors(1).span().end_token(), 2);
 }
 
+// start_token, end_token, start_byte, end_byte of each window.
+std::vector<std::vector<uint32_t>> WindowSpans(const CallPlan& plan, const PlannedRow& row) {
+  const int64_t n = NumWindows(row.num_tokens, plan.window_tokens, plan.window_stride);
+  v1::EmbedResult out;
+  FillEmbedResult(plan, row, {.values = std::vector<float>(n, 1.0f), .num_vectors = n, .width = 1}, &out);
+  std::vector<std::vector<uint32_t>> spans;
+  for (const v1::Vector& vector : out.vectors()) {
+    const v1::Span& span = vector.span();
+    spans.push_back({span.start_token(), span.end_token(), span.start_byte(), span.end_byte()});
+  }
+  return spans;
+}
+
+TEST(FillEmbedResultTest, WindowsCarryTheBytesOfTheirText) {
+  CallPlan plan;
+  plan.output = RowOutput::kWindows;
+  plan.width = 1;
+  plan.window_tokens = 2;
+  plan.window_stride = 1;
+  PlannedRow row = RowOf(5);  // [CLS] a b c [SEP]
+  row.spans = {{0, 0}, {1, 3}, {4, 6}, {6, 9}, {0, 0}};
+  row.texts[0] = {1, 4};
+  EXPECT_THAT(WindowSpans(plan, row), ElementsAre(ElementsAre(0, 2, 1, 3), ElementsAre(1, 3, 1, 6),
+                                                  ElementsAre(2, 4, 4, 9), ElementsAre(3, 5, 6, 9)));
+  plan.window_tokens = plan.window_stride = 4;  // the last is shorter, and has no token of the text
+  EXPECT_THAT(WindowSpans(plan, row), ElementsAre(ElementsAre(0, 4, 1, 9), ElementsAre(4, 5, 0, 0)));
+  plan.window_tokens = 100;
+  EXPECT_THAT(WindowSpans(plan, row), ElementsAre(ElementsAre(0, 5, 1, 9)));
+  row.spans.clear();  // ids
+  row.texts[0] = {};
+  EXPECT_THAT(WindowSpans(plan, row), ElementsAre(ElementsAre(0, 5, 0, 0)));
+}
+
+TEST(FillEmbedResultTest, AWindowOfAPairSpeaksOfItsFirstText) {
+  CallPlan plan;
+  plan.output = RowOutput::kWindows;
+  plan.width = 1;
+  plan.window_tokens = 3;
+  plan.window_stride = 2;
+  PlannedRow row = RowOf(7);  // [CLS] a b [SEP] c d [SEP]
+  row.spans = {{0, 0}, {0, 1}, {2, 3}, {0, 0}, {5, 6}, {7, 9}, {0, 0}};
+  row.texts[0] = {1, 3};
+  row.texts[1] = {4, 6};
+  EXPECT_THAT(WindowSpans(plan, row),
+              ElementsAre(ElementsAre(0, 3, 0, 3), ElementsAre(2, 5, 2, 3), ElementsAre(4, 7, 5, 9)));
+}
+
+TEST(FillVectorsTest, AnyRangeOfThemIsThatPartOfAll) {
+  CallPlan plan;
+  plan.output = RowOutput::kTokens;
+  plan.width = 2;
+  plan.normalize = true;
+  const RowResult result = {.values = {3, 4, 0, 5, 2, 0}, .num_vectors = 3, .width = 2};
+  RowResult parts = result;
+  google::protobuf::RepeatedPtrField<v1::Vector> out;
+  FillVectors(plan, RowOf(3), parts, 0, 1, &out);
+  FillVectors(plan, RowOf(3), parts, 1, 1, &out);
+  FillVectors(plan, RowOf(3), parts, 1, 3, &out);
+  v1::EmbedResult whole;
+  FillEmbedResult(plan, RowOf(3), result, &whole);
+  ASSERT_EQ(out.size(), 3);
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(out[i].SerializeAsString(), whole.vectors(i).SerializeAsString());
+}
+
 TEST(FillClassifyResultTest, ProbabilitiesHighestFirst) {
   CallPlan plan;
   plan.output = RowOutput::kLogits;

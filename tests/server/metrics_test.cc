@@ -83,7 +83,8 @@ TEST(MetricsTest, EverythingWithFewLabelsStandsAtZero) {
   for (const char* reason : {"cancelled", "deadline", "drain"}) {
     expected.push_back(absl::StrCat("lion_dropped_total{reason=\"", reason, "\"}"));
   }
-  for (const char* rpc : {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels"}) {
+  for (const char* rpc :
+       {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels", "EmbedDocument"}) {
     expected.push_back(absl::StrCat("lion_rpc_in_flight{rpc=\"", rpc, "\"}"));
   }
   for (const char* model : {"demo", "other"}) {

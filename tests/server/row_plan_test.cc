@@ -3,6 +3,8 @@
 
 #include "server/row_plan.h"
 
+#include <atomic>
+#include <functional>
 #include <memory>
 #include <numeric>
 #include <string>
@@ -212,6 +214,41 @@ TEST(CheckTotalTokensTest, NamesNumberAndLimit) {
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("21"));
   EXPECT_THAT(std::string(status.message()), HasSubstr("20"));
+}
+
+TEST_F(RowsTest, KnowsWhichTokensAreOfWhichText) {
+  const PlannedRow one = Plan(TextInput("hello"));
+  ASSERT_TRUE(one.status.ok()) << one.status;
+  EXPECT_EQ(one.texts[0].begin, 1);
+  EXPECT_EQ(one.texts[0].end, one.ids.size() - 1);
+  EXPECT_EQ(one.texts[1].begin, one.texts[1].end);
+  v1::Input pair;
+  pair.mutable_text_pair()->set_first("hello");
+  pair.mutable_text_pair()->set_second("hello hello");
+  const PlannedRow two = Plan(pair);
+  ASSERT_TRUE(two.status.ok()) << two.status;
+  EXPECT_EQ(two.texts[0].end - two.texts[0].begin, one.texts[0].end - one.texts[0].begin);
+  EXPECT_EQ(two.texts[1].begin, two.texts[0].end + 1);
+  EXPECT_EQ(two.texts[1].end, two.ids.size() - 1);
+}
+
+// What is above the limit is counted for the message, and not kept.
+TEST_F(RowsTest, ALongTextIsTokenizedOnManyThreadsAndNamedWithItsLength) {
+  std::string text;
+  for (int i = 0; i < 100000; ++i) text += "hello ";
+  std::atomic<int> parts = 0;
+  const ParallelFor parallel = [&parts](size_t n, const std::function<void(size_t)>& body) {
+    for (size_t i = n; i > 0; --i) body(i - 1);
+    parts += static_cast<int>(n);
+  };
+  const PlannedRow row = PlanRow(TextInput(text), 3, plan_, model_, &parallel);
+  EXPECT_GT(parts, 1);
+  EXPECT_THAT(std::string(row.status.message()), HasSubstr("100002 tokens, the limit is 10"));
+  plan_.truncation = v1::TRUNCATION_RIGHT;
+  const PlannedRow cut = PlanRow(TextInput(text), 3, plan_, model_, &parallel);
+  ASSERT_TRUE(cut.status.ok()) << cut.status;
+  EXPECT_EQ(cut.num_tokens, 10);
+  EXPECT_TRUE(cut.truncated);
 }
 
 }  // namespace

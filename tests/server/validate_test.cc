@@ -176,16 +176,41 @@ TEST(ValidateTest, WindowOptionsOfOtherPoolingsAreIgnored) {
   EXPECT_TRUE(PlanEmbed(request, 0, TextModel(), Limits()).ok());
 }
 
-TEST(ValidateTest, WindowsAreLeftToBeRefusedAfterTheRows) {
-  const ServedModel model = TextModel();
+TEST(ValidateTest, WindowsAreEmbeddingsWithSpans) {
   v1::EmbedRequest request = WithInputs<v1::EmbedRequest>({IdsInput({1})});
-  EXPECT_FALSE(PlanEmbed(request, 0, model, Limits())->windows);
   request.set_pooling(v1::POOLING_WINDOWS);
-  request.mutable_windows()->set_size_tokens(4);
-  request.mutable_windows()->set_stride_tokens(4);
-  const absl::StatusOr<CallPlan> plan = PlanEmbed(request, 0, model, Limits());
+  request.mutable_windows()->set_size_tokens(4000000000u);
+  absl::StatusOr<CallPlan> plan = PlanEmbed(request, 0, TextModel(), Limits());
   ASSERT_TRUE(plan.ok()) << plan.status();
-  EXPECT_TRUE(plan->windows);
+  EXPECT_EQ(plan->output, RowOutput::kWindows);
+  EXPECT_EQ(plan->window_tokens, 4000000000);
+  EXPECT_EQ(plan->window_stride, 4000000000);  // 0 = the size
+  EXPECT_TRUE(plan->spans);
+  EXPECT_TRUE(plan->normalize);  // as for MEAN
+  EXPECT_EQ(plan->width, 3);
+  request.mutable_windows()->set_stride_tokens(1);
+  request.set_normalize(false);
+  plan = PlanEmbed(request, 0, TextModel(), Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->window_stride, 1);
+  EXPECT_FALSE(plan->normalize);
+}
+
+TEST(ValidateTest, ADocumentIsPooledByWindowsUnlessItSaysOtherwise) {
+  v1::EmbedDocumentRequest request;
+  EXPECT_EQ(PlanDocument(request, 0, TextModel(), Limits()).status().code(), kInvalid);  // windows.size_tokens: 0
+  request.mutable_windows()->set_size_tokens(8);
+  request.set_vector_type(v1::VECTOR_TYPE_INT8_BYTES);
+  absl::StatusOr<CallPlan> plan = PlanDocument(request, 2, TextModel(), Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->model, 2);
+  EXPECT_EQ(plan->output, RowOutput::kWindows);
+  EXPECT_EQ(plan->vector_type, v1::VECTOR_TYPE_INT8_BYTES);
+  request.set_pooling(v1::POOLING_TOKENS);
+  plan = PlanDocument(request, 0, TextModel(), Limits());
+  ASSERT_TRUE(plan.ok()) << plan.status();
+  EXPECT_EQ(plan->output, RowOutput::kTokens);
+  EXPECT_FALSE(plan->normalize);
 }
 
 TEST(ValidateTest, ClassifyNeedsAHead) {
