@@ -79,6 +79,10 @@ class RowsCall : public Call {
   void RowDone(int i, RowAnswer answer);
   void Collect();
 
+  // False, with the call ended, if it could clearly not be answered before its deadline (server/batch_policy.h).
+  bool InTime();
+  // What a caller who is refused is told to wait, in milliseconds; -1 = a retry would be past its deadline.
+  int64_t Pushback(absl::Duration wait) const;
   // Not OK if nobody waits for the answer any more.
   absl::Status CheckCaller() const;
   // Ends the call as refused for lack of room, or waits for it: then again is called when there may be some.
