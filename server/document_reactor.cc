@@ -37,6 +37,7 @@ class DocumentReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     Call::Options options;
     options.started = started_;
     options.deadline = deadline_;
+    options.caller = CallerOf(*context_, *rpc_context_);
     options.cancelled = cancelled_;
     call_ = std::make_shared<DocumentCall>(
         context_, std::move(options), request,
@@ -126,6 +127,7 @@ class DocumentReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     // Past its deadline a row drops by itself, and is counted as that.
     if (absl::IsCancelled(why)) cancelled_->store(true, std::memory_order_release);
     end_ = std::move(why);
+    context_->batcher->Sweep();
   }
 
   // Starts whatever can go on now: the next write, the next message, the end.
