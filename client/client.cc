@@ -121,14 +121,20 @@ struct Client::Impl {
   std::unique_ptr<grpc::health::v1::Health::Stub> health;
   std::shared_ptr<InFlight> in_flight = std::make_shared<InFlight>();
 
-  // Starts a call by start(context, on_done) and calls done once it has ended.
-  template <typename Start>
-  void Call(Start start, Done done) {
+  // With the deadline and the key, and among those in flight.
+  std::shared_ptr<grpc::ClientContext> NewContext() const {
     auto context = std::make_shared<grpc::ClientContext>();
     if (options.deadline != absl::InfiniteDuration())
       context->set_deadline(absl::ToChronoTime(absl::Now() + options.deadline));
     if (!options.api_key.empty()) context->AddMetadata("authorization", absl::StrCat("Bearer ", options.api_key));
     in_flight->Add(context.get());
+    return context;
+  }
+
+  // Starts a call by start(context, on_done) and calls done once it has ended.
+  template <typename Start>
+  void Call(Start start, Done done) {
+    std::shared_ptr<grpc::ClientContext> context = NewContext();
     // done runs before the call counts as over: the destructor waits for both.
     start(context.get(), [context, calls = in_flight, done = std::move(done)](grpc::Status status) {
       done(ToAbsl(status, *context));
@@ -244,6 +250,21 @@ absl::StatusOr<v1::ListModelsResponse> Client::ListModels() {
   return impl_->BlockingCall<v1::ListModelsResponse>([&](auto* context, auto* response, auto on_done) {
     impl_->encoder->async()->ListModels(context, &request, response, std::move(on_done));
   });
+}
+
+absl::Status Client::EmbedDocument(const v1::EmbedDocumentRequest& request,
+                                   const std::function<bool(const v1::EmbedDocumentResponse&)>& message) {
+  const std::shared_ptr<grpc::ClientContext> context = impl_->NewContext();
+  const auto reader = impl_->encoder->EmbedDocument(context.get(), request);
+  v1::EmbedDocumentResponse received;
+  bool going = true;
+  while (reader->Read(&received)) {
+    going = going && message(received);
+    if (!going) context->TryCancel();  // and read on, to its end
+  }
+  const absl::Status status = ToAbsl(reader->Finish(), *context);
+  impl_->in_flight->Remove(context.get());
+  return going ? status : absl::CancelledError("stopped by the caller");
 }
 
 absl::StatusOr<grpc::health::v1::HealthCheckResponse::ServingStatus> Client::Health(const std::string& service) {

@@ -70,6 +70,10 @@ class Client {
   absl::StatusOr<v1::ClassifyResponse> Classify(const v1::ClassifyRequest& request);
   absl::StatusOr<v1::TokenizeResponse> Tokenize(const v1::TokenizeRequest& request);
   absl::StatusOr<v1::ListModelsResponse> ListModels();
+  // message is called on this thread with each message of the answer, in order; false cancels the call (CANCELLED). Not
+  // OK may come after vectors have: then they are not all of them.
+  absl::Status EmbedDocument(const v1::EmbedDocumentRequest& request,
+                             const std::function<bool(const v1::EmbedDocumentResponse&)>& message);
 
   // The same without blocking. request and response are borrowed until done has been called.
   void EmbedAsync(const v1::EmbedRequest* request, v1::EmbedResponse* response, Done done);

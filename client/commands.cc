@@ -19,6 +19,7 @@
 #include "client/bench.h"
 #include "client/client.h"
 #include "client/clock.h"
+#include "client/documents.h"
 #include "client/flags.h"
 #include "client/inputs.h"
 #include "client/outputs.h"
@@ -332,6 +333,7 @@ int RunCommandLine(const std::vector<std::string>& arguments, const Streams& str
   absl::StatusOr<std::unique_ptr<Client>> client = Client::Create(line->connect);
   if (!client.ok()) return Complain(streams, kExitUsage, client.status().message());
   WarnOfPlainKey(*line, streams);
+  if (line->document) return RunDocuments(*line, client->get(), streams);
   if (line->command == "embed") return RunRows<EmbedRpc>(*line, client->get(), line->embed, streams);
   if (line->command == "classify") return RunRows<ClassifyRpc>(*line, client->get(), line->classify, streams);
   if (line->command == "tokenize") return RunRows<TokenizeRpc>(*line, client->get(), line->tokenize, streams);

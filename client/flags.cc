@@ -54,7 +54,8 @@ ABSL_FLAG(std::string, tls_server_name, "",
           "the name that the server's certificate must have, where it is not the target's: a pod that asks itself");
 ABSL_FLAG(std::string, api_key, "",
           "API key; better in the environment as LION_API_KEY, where other users cannot see it");
-ABSL_FLAG(absl::Duration, deadline, absl::ZeroDuration(), "of each call, retries included; 0 = 60s, for health 5s");
+ABSL_FLAG(absl::Duration, deadline, absl::ZeroDuration(),
+          "of each call, retries included; 0 = 60s, for health 5s, with --document none");
 
 // What to ask.
 ABSL_FLAG(std::string, model, "", "the model's name; empty = the server's first");
@@ -68,9 +69,10 @@ ABSL_FLAG(lion::client::MaybeBool, normalize, {}, "vectors of length 1; auto = a
 ABSL_FLAG(uint32_t, dimensions, 0, "keep the first so many values of each vector; 0 = all");
 ABSL_FLAG(std::string, vector_type, "float32",
           "float32, float32_bytes, float16_bytes or int8_bytes: how vectors travel");
-ABSL_FLAG(uint32_t, window_tokens, 0, "with --pooling=windows: tokens a window");
-ABSL_FLAG(uint32_t, window_stride, 0,
-          "with --pooling=windows: tokens from one window's start to the next; 0 = window_tokens");
+ABSL_FLAG(bool, document, false,
+          "arguments are files, each a document that is embedded in one pass: a vector a window, written as they come");
+ABSL_FLAG(uint32_t, window, 0, "with --pooling=windows or --document: tokens a window");
+ABSL_FLAG(uint32_t, stride, 0, "with --window: tokens from one window's start to the next; 0 = the window's size");
 ABSL_FLAG(uint32_t, top_k, 0, "the best so many labels; 0 = all");
 ABSL_FLAG(bool, raw_scores, false, "logits instead of probabilities");
 
@@ -145,12 +147,13 @@ const std::vector<Command>& Commands() {
   lion-client embed --file reviews.jsonl --field body.text --output vectors.npy
   lion-client embed --file pages.csv --column title --output vectors.csv
   lion-client embed --file book.txt --whole_file --pooling tokens --format jsonl
+  lion-client embed --document book.txt log.txt --window 256 --stride 128 --output windows.jsonl
   zcat log.gz | lion-client embed --format jsonl | head
   lion-client embed --ids 101,7592,102)",
-       {"model",       "mode",          "chunk_tokens",  "truncation",     "pooling",      "normalize",  "dimensions",
-        "vector_type", "window_tokens", "window_stride", "file",           "input_format", "whole_file", "field",
-        "pair_field",  "column",        "pair_column",   "pair_separator", "ids",          "batch_size", "in_flight",
-        "keep_going",  "quiet",         "output",        "format",         "similarity"}},
+       {"model",       "mode",       "chunk_tokens", "truncation",  "pooling",        "normalize",    "dimensions",
+        "vector_type", "document",   "window",       "stride",      "file",           "input_format", "whole_file",
+        "field",       "pair_field", "column",       "pair_column", "pair_separator", "ids",          "batch_size",
+        "in_flight",   "keep_going", "quiet",        "output",      "format",         "similarity"}},
       {"classify",
        "lion-client classify [flags] [TEXT…]",
        "texts (or token ids) to class scores, highest first",
@@ -196,12 +199,11 @@ given. Nothing is retried. Ctrl-C prints what there is so far. Exits 0 if a requ
   lion-client bench --concurrency 16 --tokens 128
   lion-client bench --rate 200 --tokens 16-512 --duration 30s --json
   lion-client bench --rpc classify --file mails.csv --column body --rows 8)",
-       {"rpc",         "rate",           "arrivals",      "concurrency",   "duration",   "requests",
-        "rows",        "tokens",         "vocab",         "max_in_flight", "seed",       "json",
-        "model",       "mode",           "chunk_tokens",  "truncation",    "pooling",    "normalize",
-        "dimensions",  "vector_type",    "window_tokens", "window_stride", "top_k",      "raw_scores",
-        "file",        "input_format",   "whole_file",    "field",         "pair_field", "column",
-        "pair_column", "pair_separator", "ids",           "quiet"}}};
+       {"rpc",          "rate",       "arrivals",      "concurrency",    "duration",     "requests",    "rows",
+        "tokens",       "vocab",      "max_in_flight", "seed",           "json",         "model",       "mode",
+        "chunk_tokens", "truncation", "pooling",       "normalize",      "dimensions",   "vector_type", "window",
+        "stride",       "top_k",      "raw_scores",    "file",           "input_format", "whole_file",  "field",
+        "pair_field",   "column",     "pair_column",   "pair_separator", "ids",          "quiet"}}};
   return *commands;
 }
 
@@ -350,9 +352,10 @@ absl::Status FillRequests(CommandLine* line) {
   if (normalize.has_value()) line->embed.set_normalize(*normalize);
   line->embed.set_dimensions(absl::GetFlag(FLAGS_dimensions));
   line->embed.set_vector_type(line->output.vector_type);
-  if (pooling == v1::POOLING_WINDOWS) {
-    line->embed.mutable_windows()->set_size_tokens(absl::GetFlag(FLAGS_window_tokens));
-    line->embed.mutable_windows()->set_stride_tokens(absl::GetFlag(FLAGS_window_stride));
+  line->document = absl::GetFlag(FLAGS_document);
+  if (pooling == v1::POOLING_WINDOWS || line->document) {
+    line->embed.mutable_windows()->set_size_tokens(absl::GetFlag(FLAGS_window));
+    line->embed.mutable_windows()->set_stride_tokens(absl::GetFlag(FLAGS_stride));
   }
   line->classify.set_model(model);
   *line->classify.mutable_options() = options;
@@ -360,7 +363,8 @@ absl::Status FillRequests(CommandLine* line) {
   line->classify.set_raw_scores(absl::GetFlag(FLAGS_raw_scores));
   line->tokenize.set_model(model);
 
-  line->output.kind = line->command == "classify"                                       ? RowKind::kScores
+  line->output.kind = line->document                                                    ? RowKind::kDocument
+                      : line->command == "classify"                                     ? RowKind::kScores
                       : line->command == "tokenize"                                     ? RowKind::kTokens
                       : pooling == v1::POOLING_TOKENS || pooling == v1::POOLING_WINDOWS ? RowKind::kVectors
                                                                                         : RowKind::kVector;
@@ -383,7 +387,13 @@ absl::Status FillInputs(CommandLine* line) {
                                                    {"jsonl", InputFormat::kJsonl},
                                                    {"csv", InputFormat::kCsv}},
                                                   &inputs.format);
-  if (!status.ok() || !absl::GetFlag(FLAGS_whole_file)) return status;
+  if (!status.ok()) return status;
+  if (line->document) {
+    inputs.files.insert(inputs.files.end(), inputs.texts.begin(), inputs.texts.end());
+    inputs.texts.clear();
+    if (inputs.format == InputFormat::kAuto) inputs.format = InputFormat::kWhole;
+  }
+  if (!absl::GetFlag(FLAGS_whole_file) || line->document) return status;
   if (inputs.format != InputFormat::kAuto) {
     return absl::InvalidArgumentError("--whole_file and --input_format: give one of them");
   }
@@ -433,7 +443,11 @@ absl::Status FillConnect(CommandLine* line) {
   if (!printable) return absl::InvalidArgumentError("--api_key: has a space or a character that is not ASCII");
   connect.deadline = absl::GetFlag(FLAGS_deadline);
   if (connect.deadline < absl::ZeroDuration()) return absl::InvalidArgumentError("--deadline: is below 0");
-  if (connect.deadline == absl::ZeroDuration()) connect.deadline = absl::Seconds(line->command == "health" ? 5 : 60);
+  if (connect.deadline == absl::ZeroDuration()) {
+    connect.deadline = absl::GetFlag(FLAGS_document) ? absl::InfiniteDuration()
+                       : line->command == "health"   ? absl::Seconds(5)
+                                                     : absl::Seconds(60);
+  }
   return absl::OkStatus();
 }
 

@@ -32,6 +32,7 @@ struct CommandLine {
   v1::EmbedRequest embed;        // model, options and so on; no inputs
   v1::ClassifyRequest classify;  // likewise
   v1::TokenizeRequest tokenize;  // likewise
+  bool document = false;         // embed: RunDocuments (client/documents.h)
   bool keep_going = true;
   bool quiet = false;
   absl::Duration wait;             // health: 0 = ask once

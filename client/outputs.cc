@@ -138,6 +138,7 @@ class JsonlWriter : public ResultWriter {
   JsonlWriter(Sink sink, const OutputOptions& options) : sink_(std::move(sink)), options_(options) {}
 
   absl::Status Write(const OutputRow& row) override {
+    if (options_.kind == RowKind::kDocument && row.status.ok()) return WriteVectors(row);
     std::string line = absl::StrCat("{\"index\":", row.index);
     absl::Status status = row.status;
     if (status.ok() && row.embed != nullptr) status = AppendEmbed(*row.embed, &line);
@@ -163,6 +164,26 @@ class JsonlWriter : public ResultWriter {
                     "\",\"truncated\":", result.truncated() ? "true" : "false");
   }
 
+  // Of a document: a line a vector.
+  absl::Status WriteVectors(const OutputRow& row) {
+    const auto vectors = Decode(*row.embed, options_.vector_type);
+    if (!vectors.ok()) return vectors.status();
+    std::string lines;
+    for (int i = 0; i < row.embed->vectors_size(); ++i) {
+      absl::StrAppend(&lines, "{\"index\":", row.index, ",\"source\":", JsonString(*row.source),
+                      ",\"number\":", row.first_vector + i, ",");
+      AppendVector(row.embed->vectors(i).span(), (*vectors)[i], &lines);
+      lines += "}\n";
+    }
+    const absl::Status written = sink_.Write(lines);
+    return written.ok() && options_.path.empty() ? sink_.Flush() : written;
+  }
+
+  static void AppendVector(const v1::Span& span, const std::vector<float>& vector, std::string* line) {
+    absl::StrAppend(line, "\"tokens\":[", span.start_token(), ",", span.end_token(), "],\"bytes\":[", span.start_byte(),
+                    ",", span.end_byte(), "],\"vector\":", JsonFloats(vector));
+  }
+
   absl::Status AppendEmbed(const v1::EmbedResult& result, std::string* line) const {
     const auto vectors = Decode(result, options_.vector_type);
     if (!vectors.ok()) return vectors.status();
@@ -173,10 +194,9 @@ class JsonlWriter : public ResultWriter {
     }
     line->append(",\"vectors\":[");
     for (int i = 0; i < result.vectors_size(); ++i) {
-      const v1::Span& span = result.vectors(i).span();
-      absl::StrAppend(line, i > 0 ? "," : "", "{\"tokens\":[", span.start_token(), ",", span.end_token(),
-                      "],\"bytes\":[", span.start_byte(), ",", span.end_byte(),
-                      "],\"vector\":", JsonFloats((*vectors)[i]), "}");
+      absl::StrAppend(line, i > 0 ? "," : "", "{");
+      AppendVector(result.vectors(i).span(), (*vectors)[i], line);
+      line->append("}");
     }
     line->append("]");
     return absl::OkStatus();
@@ -266,7 +286,10 @@ class CsvWriter : public ResultWriter {
   }
 
  private:
-  bool has_vectors() const { return options_.kind == RowKind::kVector || options_.kind == RowKind::kVectors; }
+  bool has_spans() const { return options_.kind == RowKind::kVectors || options_.kind == RowKind::kDocument; }
+  bool has_vectors() const { return options_.kind == RowKind::kVector || has_spans(); }
+  // What a row of a document does not know: it is written before the document's end.
+  bool has_common() const { return options_.kind != RowKind::kDocument; }
 
   absl::Status Put(const std::string& lines) {
     const absl::Status written = sink_.Write(lines);
@@ -280,8 +303,8 @@ class CsvWriter : public ResultWriter {
 
   void AppendVectorHeader(size_t width, std::string* lines) {
     num_values_ = width;
-    std::string header = "index,token_count,mode,truncated,error";
-    if (options_.kind == RowKind::kVectors) header += ",vector,start_token,end_token,start_byte,end_byte";
+    std::string header = has_common() ? "index,token_count,mode,truncated,error" : "index,error";
+    if (has_spans()) header += ",vector,start_token,end_token,start_byte,end_byte";
     for (size_t i = 0; i < width; ++i) absl::StrAppend(&header, ",v", i);
     AppendHeader(header, lines);
     for (const auto& [index, error] : pending_failed_) AppendFailed(index, error, lines);
@@ -296,11 +319,15 @@ class CsvWriter : public ResultWriter {
 
   void AppendVectors(const OutputRow& row, const std::vector<std::vector<float>>& vectors, std::string* lines) const {
     for (size_t i = 0; i < vectors.size(); ++i) {
-      AppendCommon(row.index, *row.embed, lines);
-      if (options_.kind == RowKind::kVectors) {
+      if (has_common()) {
+        AppendCommon(row.index, *row.embed, lines);
+      } else {
+        absl::StrAppend(lines, row.index, ",");
+      }
+      if (has_spans()) {
         const v1::Span& span = row.embed->vectors(static_cast<int>(i)).span();
-        absl::StrAppend(lines, ",", i, ",", span.start_token(), ",", span.end_token(), ",", span.start_byte(), ",",
-                        span.end_byte());
+        absl::StrAppend(lines, ",", row.first_vector + static_cast<int64_t>(i), ",", span.start_token(), ",",
+                        span.end_token(), ",", span.start_byte(), ",", span.end_byte());
       }
       for (const float value : vectors[i]) {
         *lines += ',';
@@ -321,8 +348,8 @@ class CsvWriter : public ResultWriter {
         absl::StrAppend(lines, index, ",,,,", field, ",,,,\n");
         return;
       default:
-        absl::StrAppend(lines, index, ",,,,", field,
-                        std::string((options_.kind == RowKind::kVectors ? 5 : 0) + num_values_, ','), "\n");
+        absl::StrAppend(lines, index, has_common() ? ",,,," : ",", field,
+                        std::string((has_spans() ? 5 : 0) + num_values_, ','), "\n");
     }
   }
 
@@ -580,7 +607,8 @@ absl::StatusOr<OutputFormat> ResolveFormat(const OutputOptions& options, bool ou
   OutputFormat format = options.format;
   if (format == OutputFormat::kAuto) {
     if (options.path.empty()) {
-      format = out_is_terminal || options.similarity ? OutputFormat::kText : OutputFormat::kJsonl;
+      format = (out_is_terminal && options.kind != RowKind::kDocument) || options.similarity ? OutputFormat::kText
+                                                                                             : OutputFormat::kJsonl;
     } else if (absl::EndsWith(options.path, ".jsonl") || absl::EndsWith(options.path, ".ndjson")) {
       format = OutputFormat::kJsonl;
     } else if (absl::EndsWith(options.path, ".csv")) {
@@ -599,6 +627,9 @@ absl::StatusOr<OutputFormat> ResolveFormat(const OutputOptions& options, bool ou
       return absl::InvalidArgumentError("npy holds vectors only: use it with embed");
     }
     if (options.path.empty()) return absl::InvalidArgumentError("npy needs a file: say --output=FILE.npy");
+  }
+  if (format == OutputFormat::kText && options.kind == RowKind::kDocument) {
+    return absl::InvalidArgumentError("a document's vectors have no text form: say --format=jsonl, csv or npy");
   }
   if (options.similarity && (format != OutputFormat::kText || options.kind != RowKind::kVector)) {
     return absl::InvalidArgumentError(

@@ -22,10 +22,11 @@ enum class OutputFormat { kAuto, kText, kJsonl, kCsv, kNpy };
 
 // What the rows are.
 enum class RowKind {
-  kVector,   // embed: one vector a row
-  kVectors,  // embed: several (pooling tokens or windows)
-  kScores,   // classify
-  kTokens,   // tokenize
+  kVector,    // embed: one vector a row
+  kVectors,   // embed: several (pooling tokens or windows)
+  kDocument,  // embed --document: some of a document's vectors, of which several rows may be written
+  kScores,    // classify
+  kTokens,    // tokenize
 };
 
 struct OutputOptions {
@@ -44,6 +45,7 @@ struct OutputRow {
   const v1::Input* input = nullptr;  // null if it could not be read
   absl::Status status;
   const v1::EmbedResult* embed = nullptr;
+  int64_t first_vector = 0;  // kDocument: which of the document's vectors embed's first one is
   const v1::ClassifyResult* classify = nullptr;
   const v1::TokenizeResult* tokenize = nullptr;
 };

@@ -106,6 +106,29 @@ TEST_F(CommandsTest, BadLinesAreReportedCountedAndKeptInPlace) {
   EXPECT_THAT(o.err, HasSubstr("lion-client: 2 of 4 inputs failed\n"));
 }
 
+TEST_F(CommandsTest, EmbedsDocumentsWindowByWindow) {
+  const TempFile first("first.txt", "abcdefgh"), bad("bad.txt", "bad\none"), last("last.txt", "xy\n");
+  const Outcome o =
+      Run({"embed", "--document", first.path(), bad.path(), last.path(), "--window", "3", "--format", "csv"});
+  EXPECT_EQ(o.exit_code, 1);
+  EXPECT_EQ(o.out,
+            "index,error,vector,start_token,end_token,start_byte,end_byte,v0,v1\n"
+            "0,,0,0,3,0,3,3,0\n"
+            "0,,1,3,6,3,6,3,1\n"
+            "0,,2,6,8,6,8,3,2\n"
+            "1,INVALID_ARGUMENT: input: no good,,,,,,,\n"
+            "2,,0,0,3,0,3,3,0\n");
+  EXPECT_EQ(o.err, absl::StrCat(bad.path(), ": INVALID_ARGUMENT: input: no good\nlion-client: 1 documents failed\n"));
+  const Outcome json = Run({"embed", "--document", "--file", last.path(), "--window=2"});
+  EXPECT_EQ(json.exit_code, 0);
+  EXPECT_EQ(
+      json.out,
+      absl::StrCat("{\"index\":0,\"source\":\"", last.path(),
+                   "\",\"number\":0,\"tokens\":[0,2],\"bytes\":[0,2],\"vector\":[2,0]}\n{\"index\":0,\"source\":\"",
+                   last.path(), "\",\"number\":1,\"tokens\":[2,3],\"bytes\":[2,3],\"vector\":[2,1]}\n"));
+  EXPECT_EQ(Run({"embed", "--document", last.path(), "--format=text", "--window=2"}).exit_code, 2);
+}
+
 TEST_F(CommandsTest, MayStopAtTheFirstBadLine) {
   const Outcome o = Run({"embed", "--nokeep_going", "--batch_size=1", "--in_flight=1", "bad", "ab", "cd"});
   EXPECT_EQ(o.exit_code, 1);

@@ -100,6 +100,38 @@ class FakeService final : public v1::EncoderService::Service {
     });
   }
 
+  // A vector {N, i} a window of N tokens, two a message; progress before them.
+  grpc::Status EmbedDocument(grpc::ServerContext*, const v1::EmbedDocumentRequest* request,
+                             grpc::ServerWriter<v1::EmbedDocumentResponse>* writer) override {
+    const auto tokens = static_cast<uint32_t>(Size(request->input()));
+    if (absl::StartsWith(request->input().text(), "bad")) {
+      return grpc::Status(grpc::StatusCode::INVALID_ARGUMENT, "input: no good");
+    }
+    v1::EmbedDocumentResponse message;
+    message.mutable_progress()->set_tokens_total(tokens);
+    writer->Write(message);
+    message.mutable_progress()->set_tokens_done(tokens);
+    writer->Write(message);
+    const uint32_t size = request->windows().size_tokens();
+    uint32_t n = 0;
+    for (uint32_t start = 0; start < tokens; start += size, ++n) {
+      if (n % 2 == 0) message.mutable_vectors()->Clear();
+      if (n % 2 == 0) message.mutable_vectors()->set_first_vector(n);
+      v1::Vector* vector = message.mutable_vectors()->add_vectors();
+      vector->add_values(static_cast<float>(size));
+      vector->add_values(static_cast<float>(n));
+      vector->mutable_span()->set_start_token(start);
+      vector->mutable_span()->set_end_token(std::min(start + size, tokens));
+      vector->mutable_span()->set_end_byte(vector->span().end_token());
+      vector->mutable_span()->set_start_byte(start);
+      if (n % 2 == 1 || start + size >= tokens) writer->Write(message);
+    }
+    message.mutable_end()->set_token_count(tokens);
+    message.mutable_end()->set_num_vectors(n);
+    writer->Write(message);
+    return grpc::Status::OK;
+  }
+
   grpc::Status ListModels(grpc::ServerContext*, const v1::ListModelsRequest*,
                           v1::ListModelsResponse* response) override {
     {

@@ -16,6 +16,7 @@ from lion_serve.client import Client
 from lion_serve.errors import LionError, RowError, RowsFailed
 from lion_serve.types import (
     Classification,
+    Document,
     Embedding,
     Embeddings,
     Input,
@@ -30,6 +31,7 @@ __all__ = [
     "AsyncClient",
     "Classification",
     "Client",
+    "Document",
     "Embedding",
     "Embeddings",
     "Input",

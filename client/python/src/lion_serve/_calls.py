@@ -74,6 +74,44 @@ def tokens_request(model: str, options: Any, *, normalize: bool, dimensions: int
     return request
 
 
+_DOCUMENT_POOLING = {
+    "windows": wire.POOLING_WINDOWS,
+    "tokens": wire.POOLING_TOKENS,
+    "cls": wire.POOLING_CLS,
+    "mean": wire.POOLING_MEAN,
+}
+
+
+def document_request(
+    model: str,
+    options: Any,
+    document: types.Input,
+    *,
+    window: int,
+    stride: int,
+    pooling: str,
+    normalize: bool | None,
+    dimensions: int,
+    vector_type: str,
+) -> wire.EmbedDocumentRequest:
+    """LionError for a document that cannot travel."""
+    content = wire_input(0, document)
+    if isinstance(content, RowError):
+        raise LionError(content.code, content.message.replace("inputs[0]", "input", 1))
+    request = wire.EmbedDocumentRequest(
+        model=model,
+        input=content,
+        options=options,
+        pooling=_one_of("pooling", pooling, _DOCUMENT_POOLING),
+        dimensions=dimensions,
+        vector_type=_one_of("vector_type", vector_type, _VECTOR_TYPES),
+        windows=wire.WindowOptions(size_tokens=window, stride_tokens=stride),
+    )
+    if normalize is not None:
+        request.normalize = normalize
+    return request
+
+
 def with_inputs(prototype: Any, inputs: Iterable[Any]) -> Any:
     request = type(prototype)()
     request.CopyFrom(prototype)
@@ -245,6 +283,45 @@ def read_token_embeddings(results: Sequence[Any], vector_type: str) -> list[type
 
 def _spans(spans: Iterable[Any]) -> types.Ints:
     return np.array([(span.start_byte, span.end_byte) for span in spans], np.int64).reshape(-1, 2)
+
+
+class DocumentReader:
+    """Takes a document's answer message by message."""
+
+    def __init__(self, vector_type: str, progress: types.DocumentProgress | None) -> None:
+        self._vector_type, self._progress = vector_type, progress
+        self._vectors: list[types.Floats] = []
+        self._spans: list[types.Ints] = []  # [n, 4]: tokens, bytes
+        self._end: Any = None
+
+    def take(self, message: Any) -> None:
+        if message.HasField("progress"):
+            if self._progress is not None:
+                self._progress(message.progress.tokens_done, message.progress.tokens_total)
+        elif message.HasField("vectors"):
+            vectors = message.vectors.vectors
+            self._vectors.append(decode_vectors(vectors, self._vector_type))
+            spans = [(v.span.start_token, v.span.end_token, v.span.start_byte, v.span.end_byte) for v in vectors]
+            self._spans.append(np.array(spans, np.int64))
+        elif message.HasField("end"):
+            self._end = message.end
+
+    def document(self) -> types.Document:
+        """INTERNAL if the answer had no end: a server that says OK has sent it."""
+        end = self._end
+        if end is None or sum(map(len, self._vectors)) != end.num_vectors:
+            raise LionError(grpc.StatusCode.INTERNAL, "the answer to the document is not complete")
+        spans = np.concatenate(self._spans)
+        return types.Document(
+            vectors=np.concatenate(self._vectors),
+            token_spans=spans[:, :2],
+            byte_spans=spans[:, 2:],
+            token_count=end.token_count,
+            truncated=end.truncated,
+            mode=_MODE_NAMES.get(end.mode, ""),
+            model=end.model,
+            model_version=end.model_version,
+        )
 
 
 def read_classifications(results: Sequence[Any]) -> list[types.Classification]:

@@ -61,7 +61,7 @@ class Method:
     response: Any
 
     def open(self, factory: Callable[..., Any]) -> Any:
-        """The callable that channel.unary_unary or channel.stream_stream makes of it."""
+        """The callable that channel.unary_unary, unary_stream or stream_stream makes of it."""
         return factory(
             f"/{SERVICE}/{self.name}",
             request_serializer=self.request.SerializeToString,
@@ -71,6 +71,7 @@ class Method:
 
 EMBED = Method("Embed", wire.EmbedRequest, wire.EmbedResponse)
 EMBED_STREAM = Method("EmbedStream", wire.EmbedRequest, wire.EmbedResponse)
+EMBED_DOCUMENT = Method("EmbedDocument", wire.EmbedDocumentRequest, wire.EmbedDocumentResponse)
 CLASSIFY = Method("Classify", wire.ClassifyRequest, wire.ClassifyResponse)
 TOKENIZE = Method("Tokenize", wire.TokenizeRequest, wire.TokenizeResponse)
 LIST_MODELS = Method("ListModels", wire.ListModelsRequest, wire.ListModelsResponse)

@@ -144,6 +144,53 @@ class AsyncClient(ClientBase):
         )
         return _calls.with_failed(rows, _calls.failed_token_embeddings)
 
+    async def embed_document(
+        self,
+        document: types.Input,
+        *,
+        window: int = 256,
+        stride: int = 0,
+        pooling: types.DocumentPooling = "windows",
+        model: str | None = None,
+        normalize: bool | None = None,
+        dimensions: int = 0,
+        truncation: types.Truncation = "error",
+        mode: types.Mode = "auto",
+        chunk_tokens: int = 0,
+        vector_type: types.VectorType = "float32_bytes",
+        deadline: float | None = None,
+        progress: types.DocumentProgress | None = None,
+    ) -> types.Document:
+        """One long document in one pass: a vector a window of its tokens, each knowing the whole (late chunking).
+
+        window, stride: tokens; stride 0 = window. pooling: tokens, cls and mean give one a token, or one of the whole.
+        progress(tokens done, tokens in all) is called while it runs. deadline: seconds, None = none. LionError if it
+        fails. A document may be as long as the server's max_message_bytes and max_sequence_tokens say.
+        """
+        request = _calls.document_request(
+            self._name(model),
+            _calls.encode_options(truncation, mode, chunk_tokens),
+            document,
+            window=window,
+            stride=stride,
+            pooling=pooling,
+            normalize=normalize,
+            dimensions=dimensions,
+            vector_type=vector_type,
+        )
+        reader = _calls.DocumentReader(vector_type, progress)
+        call = _channel.EMBED_DOCUMENT.open(self._encoder.unary_stream)(
+            request, timeout=deadline, metadata=self._connection.metadata
+        )
+        try:
+            async for message in call:
+                reader.take(message)
+        except grpc.RpcError as error:
+            raise from_rpc(error) from None
+        finally:
+            call.cancel()
+        return reader.document()
+
     async def classify(
         self,
         inputs: Iterable[types.Input],

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from lion_serve.errors import RowError
 
 Pooling = Literal["model", "cls", "mean"]  # model: the model's own
+DocumentPooling = Literal["windows", "tokens", "cls", "mean"]
 Mode = Literal["auto", "parallel", "chunked", "recurrent"]  # auto: by length; all give the same result up to rounding
 Truncation = Literal["error", "right", "left"]
 VectorType = Literal["float32", "float32_bytes", "float16_bytes", "int8_bytes"]  # how vectors travel; they arrive as float32
@@ -35,6 +36,9 @@ Input = Union[str, Tuple[str, str], TokenIds, Sequence[int], npt.NDArray[np.inte
 
 # Called on the caller's thread (or loop) after each answer: rows done, rows in all (None where inputs have no length).
 Progress = Callable[[int, Optional[int]], None]
+
+# Called likewise while a document runs: tokens done, tokens in all.
+DocumentProgress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,6 +94,23 @@ class TokenEmbeddings:
     truncated: bool
     mode: str
     error: RowError | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Document:
+    """One document's vectors from one pass, in order: one a window, or what its pooling makes."""
+
+    vectors: Floats  # [N, W]
+    token_spans: Ints  # [N, 2], half open, in the document's tokens, special ones included; 0, 0 for cls and mean
+    byte_spans: Ints  # [N, 2], half open, in the document's UTF-8; 0, 0 for token ids
+    token_count: int
+    truncated: bool
+    mode: str
+    model: str
+    model_version: str
+
+    def __len__(self) -> int:
+        return len(self.vectors)
 
 
 @dataclasses.dataclass(frozen=True)
