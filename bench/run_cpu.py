@@ -26,7 +26,8 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import cpu_report  # noqa: E402
 
-STAGES = ["engine", "service", "peers", "memory", "quality", "kernels"]
+STAGES = ["engine", "service", "peers", "memory", "quality", "kernels", "others"]
+OTHERS = ["length_cost_bench.py"]  # that print their figures and leave none
 DTYPES = ["float32", "bfloat16", "int8"]
 SERVICE_LENGTHS = "21,133,8192"
 
@@ -48,23 +49,26 @@ class Run:
     """The stages: each a command or several, whose figures are read from the JSON that they leave."""
 
     def __init__(self, args):
-        self.args = args
+        self.args, self.failed = args, []
         self.short = ["--short"] if args.short else []
 
     def command(self, *command):
-        """Runs it with its output shown. Throws if it ended badly."""
+        """Runs it with its output shown; false if it ended badly."""
         print(f"\n==> {shlex.join(map(str, command))}", flush=True)
         started = time.perf_counter()
         status = subprocess.run([str(c) for c in command], stdin=subprocess.DEVNULL).returncode
         print(f"==> status {status}, {time.perf_counter() - started:.0f} s", flush=True)
-        if status != 0:
-            raise RuntimeError(f"{command[0]} ended with {status}")
+        return status == 0
 
     def json_of(self, name, *command):
-        """The same for a command that takes --json: what it wrote."""
+        """The same for a command that takes --json: what it wrote. One that found something wrong has failed, its figures are kept; throws if there are none."""
         path = self.args.out / "parts" / f"{name}.json"
         path.parent.mkdir(exist_ok=True)
-        self.command(*command, f"--json={path}")
+        path.unlink(missing_ok=True)
+        if not self.command(*command, f"--json={path}"):
+            self.failed.append(name)
+        if not path.exists():
+            raise RuntimeError(f"{name} left no figures")
         return json.loads(path.read_text())
 
     def script(self, name, *flags):
@@ -104,7 +108,14 @@ class Run:
         return self.script("dtype_quality_bench")
 
     def kernels(self):
-        self.command(self.args.bin / "cpu_kernel_bench", *(self.short or ["--benchmark_min_time=0.1"]))
+        if not self.command(self.args.bin / "cpu_kernel_bench", *(self.short or ["--benchmark_min_time=0.1"])):
+            self.failed.append("cpu_kernel_bench")
+        return {}
+
+    def others(self):
+        for name in OTHERS:
+            if not self.command(sys.executable, ROOT / "bench" / name, *self.short):
+                self.failed.append(name)
         return {}
 
 
@@ -124,7 +135,7 @@ def main():
         print("the peers are not installed: left out")
         stages.remove("peers")
     args.out.mkdir(parents=True, exist_ok=True)
-    run, failed = Run(args), []
+    run = Run(args)
     for stage in stages:
         started = time.perf_counter()
         path = args.out / f"{stage}.json"
@@ -133,7 +144,7 @@ def main():
             found = getattr(run, stage)()
         except RuntimeError as error:
             print(f"==> {stage} FAILED: {error}", flush=True)
-            failed.append(stage)
+            run.failed.append(stage)
             continue
         # What every stage's figures are worth depends on when, where and of what they were measured.
         found |= {"date": datetime.date.today().isoformat(), "commit": args.commit, "seconds": round(time.perf_counter() - started)}
@@ -142,8 +153,8 @@ def main():
              "stages": {stage: json.loads((args.out / f"{stage}.json").read_text()) for stage in STAGES if (args.out / f"{stage}.json").exists()}}
     (args.out / "cpu_bench.json").write_text(json.dumps(found, indent=1) + "\n")
     print("\n" + cpu_report.targets_table(found))
-    print(f"{args.out / 'cpu_bench.json'}; " + (f"FAILED: {', '.join(failed)}" if failed else "every answer was right"))
-    return 1 if failed else 0
+    print(f"{args.out / 'cpu_bench.json'}; " + (f"FAILED: {', '.join(run.failed)}" if run.failed else "every answer was right"))
+    return 1 if run.failed else 0
 
 
 if __name__ == "__main__":
