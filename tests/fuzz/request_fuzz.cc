@@ -1,7 +1,8 @@
 // Copyright 2026 The LION Serve Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// Input: a byte that chooses the RPC and whether the message came by a stream, then the bytes of a request.
+// Input: a byte that chooses the RPC (bits 0, 1; bit 3: EmbedDocument) and whether the message came by a stream (bit
+// 2), then the bytes of a request.
 //
 // Each goes its whole way through a Call: parsed, checked, planned, tokenized, run by a fake encoder, answered.
 // Whatever the bytes: done is called once; what does not parse is said to; an error has words and is never INTERNAL; an
@@ -11,7 +12,9 @@
 #include <atomic>
 #include <cmath>
 #include <cstdint>
+#include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 
@@ -21,6 +24,7 @@
 #include "lion/v1/encoder.pb.h"
 #include "server/bytes.h"
 #include "server/call.h"
+#include "server/document_call.h"
 #include "tests/fakes/fake_encoder.h"
 #include "tests/fuzz/fuzz.h"
 
@@ -79,31 +83,81 @@ class Service {
 
   // The call's result; waits for it.
   CallResult Run(CallKind kind, bool stream, std::string_view request) {
-    struct Outcome {
-      CallResult result;
-      std::atomic<int> num_results = 0;
-      absl::Notification done;
-    } outcome;
-    grpc::Slice slice(request.data(), request.size());
-    const grpc::ByteBuffer bytes(&slice, 1);
-    Call::Options options;
+    Outcome outcome;
+    Call::Options options = Options();
     options.kind = kind;
-    options.started = context_.clock->Now();
-    options.cancelled = std::make_shared<std::atomic<bool>>(false);
     if (stream) options.on_wait = [](bool) {};
-    auto call = Call::Create(&context_, options, bytes, [&outcome](CallResult result) {
-      FUZZ_CHECK(outcome.num_results++ == 0, "answered twice");
-      outcome.result = std::move(result);
-      outcome.done.Notify();
-    });
-    call->Start();
-    outcome.done.WaitForNotification();
-    FUZZ_CHECK(batcher_->num_pending_rows() == 0, "rows of a call that has been answered");
-    call->Cut();  // comes too late, and must do nothing
+    const auto call = Call::Create(&context_, options, Bytes(request), outcome.Done());
+    Wait(call.get(), &outcome);
     return std::move(outcome.result);
   }
 
+  // The same of EmbedDocument, its whole answer read.
+  void RunDocument(std::string_view request) {
+    Outcome outcome;
+    const auto call = std::make_shared<DocumentCall>(
+        &context_, Options(), Bytes(request),
+        [](int64_t done, int64_t total) { FUZZ_CHECK(0 <= done && done <= total, "progress"); }, outcome.Done());
+    Wait(call.get(), &outcome);
+    v1::EmbedDocumentRequest parsed;
+    const bool parses = parsed.ParseFromArray(request.data(), static_cast<int>(request.size()));
+    FUZZ_CHECK(outcome.result.unparsable == !parses, outcome.result.status.ToString());
+    if (!outcome.result.status.ok()) {
+      FUZZ_CHECK(!outcome.result.status.message().empty(), "an error without words");
+      FUZZ_CHECK(!absl::IsInternal(outcome.result.status), outcome.result.status.ToString());
+      return;
+    }
+    uint64_t num_vectors = 0;
+    bool ended = false;
+    for (;;) {
+      absl::StatusOr<std::optional<grpc::ByteBuffer>> bytes = call->NextMessage();
+      FUZZ_CHECK(bytes.ok(), bytes.status().ToString());
+      if (!bytes->has_value()) break;
+      FUZZ_CHECK(!ended, "a message behind the end");
+      v1::EmbedDocumentResponse message;
+      FUZZ_CHECK(ParseBytes(&**bytes, &message), "a message does not parse");
+      FUZZ_CHECK(!message.has_vectors() || message.vectors().first_vector() == num_vectors, "vectors in order");
+      num_vectors += message.vectors().vectors_size();
+      ended = message.has_end();
+      FUZZ_CHECK(!ended || message.end().num_vectors() == num_vectors, "all vectors");
+    }
+    FUZZ_CHECK(ended && num_vectors > 0, "an answer without an end");
+  }
+
  private:
+  struct Outcome {
+    CallResult result;
+    std::atomic<int> num_results = 0;
+    absl::Notification done;
+
+    std::function<void(CallResult)> Done() {
+      return [this](CallResult of_call) {
+        FUZZ_CHECK(num_results++ == 0, "answered twice");
+        result = std::move(of_call);
+        done.Notify();
+      };
+    }
+  };
+
+  static grpc::ByteBuffer Bytes(std::string_view request) {
+    grpc::Slice slice(request.data(), request.size());
+    return grpc::ByteBuffer(&slice, 1);
+  }
+
+  Call::Options Options() const {
+    Call::Options options;
+    options.started = context_.clock->Now();
+    options.cancelled = std::make_shared<std::atomic<bool>>(false);
+    return options;
+  }
+
+  void Wait(Call* call, Outcome* outcome) {
+    call->Start();
+    outcome->done.WaitForNotification();
+    FUZZ_CHECK(batcher_->num_pending_rows() == 0, "rows of a call that has been answered");
+    call->Cut();  // comes too late, and must do nothing
+  }
+
   static FakeEncoder::Options EncoderOptions() {
     FakeEncoder::Options options;
     options.hidden_width = 4;
@@ -184,6 +238,10 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   if (size == 0) return 0;
   const bool stream = (data[0] & 4) != 0;
   const std::string_view request = lion::AsText(data + 1, size - 1);
+  if ((data[0] & 8) != 0) {
+    service->RunDocument(request);
+    return 0;
+  }
   switch (data[0] & 3) {
     case 0:
       lion::Check<lion::v1::EmbedRequest, lion::v1::EmbedResponse>(

@@ -6,7 +6,8 @@
 // PredictPair, Encode (3 to 7).
 //
 // Whatever the bytes: refused in words, as INVALID_ARGUMENT or NOT_FOUND; or made into a request of lion.v1 that would
-// travel (its strings are UTF-8) and holds no more inputs than are allowed.
+// travel (its strings are UTF-8) and holds no more inputs than are allowed. A ModelInferRequest's texts are bytes: what
+// is not UTF-8 there is refused by the tokenizer, later.
 
 #include <cstdint>
 #include <string>
@@ -47,6 +48,12 @@ void CheckRefusal(const absl::Status& status) {
 }
 
 template <typename Request>
+void CheckInputs(const Request& request) {
+  FUZZ_CHECK(!request.inputs().empty(), "no inputs");
+  FUZZ_CHECK(request.inputs().size() <= kMaxInputs, "more inputs than are allowed");
+}
+
+template <typename Request>
 void CheckRequest(const Request& request) {
   FUZZ_CHECK(request.inputs().size() <= kMaxInputs, "more inputs than are allowed");
   Request again;
@@ -74,9 +81,9 @@ void CheckInfer(std::string_view bytes) {
     CheckRefusal(query.status());
     FUZZ_CHECK(!InInferenceWords(query.status()).message().empty(), "no words");
   } else if (query->scores) {
-    CheckRequest(query->classify);
+    CheckInputs(query->classify);
   } else {
-    CheckRequest(query->embed);
+    CheckInputs(query->embed);
   }
 }
 
