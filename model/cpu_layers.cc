@@ -345,14 +345,16 @@ void CpuLayers::FeedForward(Activations& a, size_t layer, int64_t first, int64_t
     w.clock.To(StageClock::Stage::kNumStages);
     return;
   }
-  weights.up->Run(operand, T, [&](int64_t row, int64_t rows, const void* up) {
+  // Where down wants no more rows than up has made, GELU is done in place: at these sizes a second buffer costs.
+  const bool in_place = weights.up->tile_rows() == weights.down->tile_rows();
+  weights.up->Run(operand, T, [&](int64_t row, int64_t rows, void* up) {
     w.clock.To(StageClock::Stage::kRows);
-    void* hidden = nullptr;
+    void* hidden = up;
     if (wide_) {
-      hidden = w.hidden.Get<float>(kBufferRows * FF_);
+      if (!in_place) hidden = w.hidden.Get<float>(kBufferRows * FF_);
       GeluErf(static_cast<const float*>(up), static_cast<float*>(hidden), rows * FF_);
     } else if (dtype_ == DType::kBFloat16) {
-      hidden = w.hidden.Get<uint16_t>(kBufferRows * FF_);
+      if (!in_place) hidden = w.hidden.Get<uint16_t>(kBufferRows * FF_);
       GeluErf(static_cast<const uint16_t*>(up), static_cast<uint16_t*>(hidden), rows * FF_);
     } else {
       uint8_t* q = w.hidden.Get<uint8_t>(kBufferRows * FF_);

@@ -28,7 +28,7 @@
 namespace lion {
 namespace {
 
-constexpr int64_t kTileChoices[] = {16, 32, 64, 128, 256, 512};
+constexpr int64_t kTileChoices[] = {16, 32, 64, 128, 256, 384, 512};
 constexpr int64_t kSmallTailRows = 32;  // a call costs about what so many rows do
 
 at::ScalarType OperandType(DType dtype) {
@@ -128,7 +128,8 @@ struct Linear::Packed {
     for (int64_t rows : kTileChoices) {
       // All rows of x through tiles of this size, so that every place in a tile is tried.
       at::Tensor y = at::empty({Linear::kMaxTileRows, N}, type == DType::kFloat32 ? at::kFloat : at::kBFloat16);
-      for (int64_t row = 0; row < Linear::kMaxTileRows; row += rows) {
+      for (int64_t next = 0; next < Linear::kMaxTileRows; next += rows) {
+        const int64_t row = std::min(next, Linear::kMaxTileRows - rows);
         y.narrow(0, row, rows).copy_(Product(x.narrow(0, row, rows)));
       }
       auto same = std::find_if(sets.begin(), sets.end(), [&](const auto& set) { return at::equal(set.second, y); });
@@ -249,12 +250,12 @@ std::unique_ptr<Linear> Linear::Pack(const float* weight, const float* bias, int
 
 bool Linear::on_tiles() const { return packed_->tiled != nullptr; }
 
-void Linear::RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const {
+void Linear::RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, void*)>& use) const {
   RunTiles(x, rows, /*gelu=*/true, use);
 }
 
 void Linear::RunTiles(const void* x, int64_t rows, bool gelu,
-                      const std::function<void(int64_t, int64_t, const void*)>& use) const {
+                      const std::function<void(int64_t, int64_t, void*)>& use) const {
   AmxProduct product;
   product.N = N_;
   product.K = K_;
@@ -272,7 +273,7 @@ void Linear::RunTiles(const void* x, int64_t rows, bool gelu,
   }
 }
 
-void Linear::Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const {
+void Linear::Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, void*)>& use) const {
   if (on_tiles()) return RunTiles(x, rows, /*gelu=*/false, use);
   const at::ScalarType type = OperandType(dtype_);
   const auto element = static_cast<int64_t>(c10::elementSize(type));
@@ -285,7 +286,7 @@ void Linear::Run(const void* x, int64_t rows, const std::function<void(int64_t, 
     }
     char* in = const_cast<char*>(static_cast<const char*>(x)) + row * K_ * element;
     const at::Tensor y = packed_->Product(at::from_blob(in, {*tile, K_}, type));
-    use(row, std::min(*tile, left), y.const_data_ptr());
+    use(row, std::min(*tile, left), y.mutable_data_ptr());
     row += *tile;
   }
 }

@@ -49,15 +49,16 @@ class Linear {
   ~Linear();
 
   // Calls use(first_row, num_rows, y) for tiles that together cover [0, rows) in order; y: (num_rows, N), valid during
-  // the call. x: (rows + kMaxTileRows, K), dense, in the dtype. Must run on a ComputePool's worker.
+  // the call, in which it may be overwritten. It may be the x of a product with the same tile_rows(): what that one
+  // reads past num_rows is there. x: (rows + kMaxTileRows, K), dense, in the dtype. Must run on a ComputePool's worker.
   // Thread-safe.
-  void Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const;
+  void Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, void*)>& use) const;
   // Whether our own kernel runs it, in which case x need be readable for kTileSlackRows past the last row only, and so
   // is every y: it may be another such product's x as it is.
   bool on_tiles() const;
   static constexpr int64_t kTileSlackRows = 31;
   // Run with erf GELU (kernels/cpu/rows.h) over y, in the product's shadow. kBFloat16, and on_tiles must hold.
-  void RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, const void*)>& use) const;
+  void RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, void*)>& use) const;
 
   int64_t out_width() const { return N_; }
   int64_t in_width() const { return K_; }
@@ -71,8 +72,7 @@ class Linear {
  private:
   struct Packed;
   Linear() = default;
-  void RunTiles(const void* x, int64_t rows, bool gelu,
-                const std::function<void(int64_t, int64_t, const void*)>& use) const;
+  void RunTiles(const void* x, int64_t rows, bool gelu, const std::function<void(int64_t, int64_t, void*)>& use) const;
   int64_t N_ = 0;
   int64_t K_ = 0;
   DType dtype_ = DType::kFloat32;
