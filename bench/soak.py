@@ -7,8 +7,8 @@
 
 Starts lion-server and caller processes (bench/soak_caller.py) that send, open loop, a stated share of what the machine can compute: rows
 of 1 to 32,768 ids and texts, one to four a call; streams, slow readers among them; cancellations at random moments; deadlines too short to
-keep; bad requests of nine kinds. Meanwhile callers are killed (SIGKILL) and replaced, and the server is told to load its model anew
-(SIGHUP). At last so many connections stand open and idle beside one that calls.
+keep; bad requests of nine kinds. Meanwhile callers are killed (SIGKILL) and replaced, and the model's config.json is changed in a way that
+changes no vector, and the server told so (SIGHUP): it loads the new version and goes over to it. At last so many connections stand open and idle beside one that calls.
 Checked: every vector has the bits that its row had alone, before the load, and every status is one that the call may get; resident memory
 does not grow (slope of the samples after the first quarter, by Theil and Sen); then every gauge is 0 and SIGTERM ends the server with 0.
 Exits 1 otherwise. Prints what it found, and writes it to --json.
@@ -22,6 +22,7 @@ import pickle
 import random
 import re
 import resource
+import shutil
 import signal
 import socket
 import statistics
@@ -167,14 +168,22 @@ class Soak:
                     self.kills += 1
                     next_kill = now + self.args.kill_seconds
                 if now >= next_reload and self.args.reload_seconds > 0:
-                    server.signal(signal.SIGHUP)
-                    self.reloads += 1
+                    self.reload(server)
                     next_reload = now + self.args.reload_seconds
                 time.sleep(1)
         finally:
             for caller in callers:
                 caller.stop()
                 self.keep(caller)
+
+    def reload(self, server):
+        """Another version with the same vectors."""
+        self.reloads += 1
+        config = json.loads((server.model / "config.json").read_text())
+        new = server.model / "config.json.new"
+        new.write_text(json.dumps({**config, "soak": self.reloads}))
+        new.rename(server.model / "config.json")
+        server.signal(signal.SIGHUP)
 
     def gauges_left(self, server):
         """Gauges that should be 0 and are not, after the calls that were cut off have had time to be noticed."""
@@ -187,11 +196,20 @@ class Soak:
             time.sleep(0.1)
 
     def run(self):
-        args = self.args
         work = pathlib.Path(tempfile.mkdtemp(prefix="lion_soak_"))
+        try:
+            return self.run_in(work)
+        finally:
+            shutil.rmtree(work)
+
+    def run_in(self, work):
+        args = self.args
         flags = [f"--dtype={args.dtype}", "--parallel_max_tokens=256", *args.server_flags]
-        with Server([args.model], *flags) as server:
-            server.model = args.model
+        model = work / "model"
+        shutil.copytree(args.model, model)
+        with Server([model], *flags) as server:
+            server.model = model
+            first_version = server.call("ListModels", pb.ListModelsRequest()).models[0].version
             known, mean_tokens = know(server, args.longest)
             (work / "known").write_bytes(pickle.dumps(known))
             tokens_per_second = capacity(server)
@@ -204,6 +222,7 @@ class Soak:
             counted = self.rss[len(self.rss) // 4 :]
             growth = slope(counted) * (counted[-1][0] - counted[0][0]) if len(counted) > 1 else 0.0
             middle = statistics.median(b for _, b in counted)
+            last_version = server.call("ListModels", pb.ListModelsRequest()).models[0].version
             idle = hold_idle(server, args.idle, known) if args.idle else None
             health = server.health()
             server.signal()
@@ -221,7 +240,7 @@ class Soak:
             "no answers": self.counts["rows_right"] == 0,
             "lost": self.counts["lost"], "wrong": self.counts["wrong"], "gauges": left, "internal errors": ours,
             "memory grows": growth > max(MAX_GROWTH * middle, MIN_GROWTH_BYTES),
-            "wrong beside idle connections": idle and idle["wrong"], "not serving at the end": health != "SERVING", "exit code": exit_code,
+            "wrong beside idle connections": idle and idle["wrong"], "never went over to another version": self.reloads > 0 and last_version == first_version, "not serving at the end": health != "SERVING", "exit code": exit_code,
         }
         found["problems"] = {k: v for k, v in problems.items() if v}
         return found
@@ -229,8 +248,8 @@ class Soak:
 
 def show(found):
     c = collections.Counter(found["counts"])
-    print(f"sent {c['sent']:,} calls: {c['answered']:,} answered, {c['streams']:,} streams with {c['stream_messages']:,} messages, {c['cancelled']:,} cancelled, "
-          f"{c['deadline']:,} past their deadline, {c['refused']:,} refused for lack of room, {c['bad_refused']:,} bad ones refused; {c['left_out']:,} left out")
+    print(f"sent {c['sent']:,} calls: {c['answered']:,} answered, {c['streams']:,} streams with {c['stream_messages']:,} messages, {c['documents']:,} documents, "
+          f"{c['cancelled']:,} cancelled, {c['deadline']:,} past their deadline, {c['refused']:,} refused for lack of room, {c['bad_refused']:,} bad ones refused; {c['left_out']:,} left out")
     print(f"rows with the bits they have alone: {c['rows_right']:,}; wrong: {c['wrong']}; lost: {c['lost']}")
     print(f"callers killed: {found['killed_callers']}; reloads: {found['reloads']}")
     if short := found["short_calls_ms"]:

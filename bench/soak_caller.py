@@ -155,6 +155,29 @@ class Caller:
             self.wrong("an input without content was answered")
         return self.count("answered")
 
+    async def document(self):
+        """One row as a document: progress, its one vector, the end. Some leave at the first sign of progress."""
+        (i,), leaves = self.pick(), self.random.random() < 0.3
+        call = self.stub.EmbedDocument(pb.EmbedDocumentRequest(input=self.rows[i], pooling=pb.POOLING_MEAN, vector_type=pb.VECTOR_TYPE_FLOAT32_BYTES),
+                                       timeout=HANG_SECONDS)
+        vectors, ended = [], False
+        try:
+            async for message in call:
+                if leaves:
+                    call.cancel()
+                    return self.count("cancelled")
+                vectors += [v.data for v in message.vectors.vectors]
+                ended = ended or message.HasField("end")
+        except asyncio.CancelledError:
+            return self.count("cancelled")
+        except grpc.aio.AioRpcError as error:
+            return self.count("refused") if error.code() == Code.RESOURCE_EXHAUSTED else self.lost("document", error)
+        if not ended or vectors != [self.vectors[i]]:
+            return self.wrong(f"document {i}: {len(vectors)} vectors, or other bits than alone")
+        self.count("rows_right")
+        self.count("documents")
+        return self.count("answered")
+
     async def stream(self):
         """A session: many messages, answers in order. Some read slowly, some leave in the middle, some end in rubbish."""
         way = self.random.choice(("plain", "plain", "slow", "leaves", "rubbish"))
@@ -204,7 +227,7 @@ class Caller:
     # ---------------------------------------------------------------------------------------------------------- the loop
 
     async def run(self):
-        kinds = ((self.good, 65), (self.tokenize, 5), (self.cancelled, 8), (self.hasty, 8), (self.bad, 10), (self.stream, 4))
+        kinds = ((self.good, 60), (self.document, 5), (self.tokenize, 5), (self.cancelled, 8), (self.hasty, 8), (self.bad, 10), (self.stream, 4))
         loop, running, ended = asyncio.get_running_loop(), set(), asyncio.Event()
         reader = asyncio.StreamReader()
         await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
