@@ -221,6 +221,7 @@ void HttpExchange::Gone() {
   } else {
     cancelled_->store(true, std::memory_order_release);
   }
+  context_->batcher->Sweep();
 }
 
 void HttpExchange::Cut() {

@@ -226,14 +226,14 @@ def test_a_refusal_by_a_full_queue_is_counted(fresh):
 
 
 def test_rows_dropped_for_their_deadline_or_their_caller(fresh):
-    """Two calls wait behind a long row; one is past its deadline, the other cancelled, before the device is free."""
+    """Two calls wait behind a long row, their own too long to go between its steps; one is past its deadline, the other cancelled, before it ends."""
     server = fresh
     before = server.metrics()
     long = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([7] * 16000)] * 1, options=SLOW), timeout=HANG_SECONDS)
     while changes(before, server.metrics()).get('lion_queue_duration_seconds_count{model="a"}') != 1:
         pass  # until the long row has left the queue
-    late = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 10)] * 3), timeout=0.02)
-    gone = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 20)] * 2), timeout=HANG_SECONDS)
+    late = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 2100)] * 3), timeout=0.02)
+    gone = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 2200)] * 2), timeout=HANG_SECONDS)
     assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     gone.cancel()
     assert long.code() == grpc.StatusCode.OK
