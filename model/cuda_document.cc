@@ -8,8 +8,7 @@
 namespace lion {
 namespace {
 
-constexpr int64_t kEmbedTokens = 65536;                    // one pass over memory
-constexpr int kProjectTiles = kSliceTokens / kTileTokens;  // of a step
+constexpr int64_t kEmbedTokens = 65536;  // one pass over memory
 
 std::vector<DocumentSlice> CutSlices(const std::vector<cuda::Segment>& segments) {
   std::vector<DocumentSlice> slices;
@@ -43,15 +42,11 @@ class StepMaker {
     for (int s = 0; s < num_slices; ++s) {
       Project(s);
       if (!plain_ && passes_states_) Add(DocumentWork::kSums, s);
-      End();
+      if (s + 1 < num_slices) End();
     }
-    if (plain_) {
-      step_.push_back({DocumentWork::kAttention, 0, T_, -1});
-      End();
-    } else if (passes_states_) {
-      step_.push_back({DocumentWork::kScan, 0, T_, -1});
-      End();
-    }
+    if (plain_) step_.push_back({DocumentWork::kAttention, 0, T_, -1});
+    if (!plain_ && passes_states_) step_.push_back({DocumentWork::kScan, 0, T_, -1});
+    End();
     projected_ = 0;
     for (int s = 0; s < num_slices; ++s) {
       if (again_) {
@@ -60,7 +55,7 @@ class StepMaker {
         End();
       }
       if (!plain_) Add(DocumentWork::kOutputs, s);
-      Feed(s);
+      Follow(s);
     }
   }
 
@@ -77,7 +72,7 @@ class StepMaker {
   // q, k, v of all tokens up to the slice's end.
   void Project(int s) {
     while (projected_ < EndOf(s)) {
-      if (step_.size() == kProjectTiles) End();
+      End();
       const int64_t count = std::min(kTileTokens, T_ - projected_);
       step_.push_back({DocumentWork::kProject, projected_, count, s});
       projected_ += count;
@@ -85,14 +80,16 @@ class StepMaker {
   }
 
   // What follows attention, for every tile that has all of its y.
-  void Feed(int s) {
+  void Follow(int s) {
     const int64_t end = EndOf(s);
-    while (fed_ < end) {
-      const int64_t count = std::min(kTileTokens, T_ - fed_);
-      if (fed_ + count > end) return;  // the next slice has the rest of it
-      step_.push_back({DocumentWork::kFeed, fed_, count, s});
-      fed_ += count;
-      End();
+    while (followed_ < end) {
+      const int64_t count = std::min(kTileTokens, T_ - followed_);
+      if (followed_ + count > end) return;  // the next slice has the rest of it
+      for (DocumentWork::Kind kind : {DocumentWork::kOut, DocumentWork::kUp, DocumentWork::kDown}) {
+        step_.push_back({kind, followed_, count, s});
+        End();
+      }
+      followed_ += count;
     }
   }
 
@@ -104,7 +101,7 @@ class StepMaker {
   DocumentPlan& plan_;
   DocumentStep step_;
   int64_t projected_ = 0;
-  int64_t fed_ = 0;
+  int64_t followed_ = 0;
 };
 
 // What ArrangeBatch reads of a batch that runs in steps.

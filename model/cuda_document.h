@@ -5,7 +5,7 @@
 #define LION_MODEL_CUDA_DOCUMENT_H_
 
 // How a batch above max_batch_tokens, which is mostly one long row, runs on a CUDA device: layer by layer in steps of a
-// quarter of a millisecond or so (base size, an H100), between which shorter batches run and callers are heard. Plain
+// third of a millisecond (base size, an H100), between which shorter batches run and callers are heard. Plain
 // arithmetic, as model/cuda_batch.h is; the steps' kernels are model/cuda_layers.h's, their order in time
 // model/cuda_steps.h's. The bits are those of the same rows in one piece.
 //
@@ -21,8 +21,8 @@
 //   form
 //            (or of LION-LIT's parallel one, which is the same) in a 16-bit type or fp8
 // Memory in bytes, beside the weights and the standing buffers, e being the bytes of an element:
-//   kKept    T (e Ep + 4 e H Dp + 4 H + 8) + S                        base, bfloat16, LION-S: 8,120 T + 0.1 GB
-//   kAgain   T (e Ep + 4 H + 8) + S + kSliceTokens 4 e H Dp           base, bfloat16, LION-S: 1,976 T + 0.4 GB
+//   kKept    T (e Ep + 4 e H Dp + 4 H + 8) + S                        base, bfloat16, LION-S: 8,120 T + 0.35 GB
+//   kAgain   T (e Ep + 4 H + 8) + S + kSliceTokens 4 e H Dp           base, bfloat16, LION-S: 1,976 T + 0.75 GB
 //   S = T / 1024 H (8 Dp^2 + 4) for the states, in kAgain for kSliceTokens more + kTileTokens e (Ep + FFp) for a tile
 //       + the answers
 // fp8 keeps x in e4m3 too, Ep + 4 bytes a token; 4 H bytes are log a's, of LION-S alone; 4 more a token where the model
@@ -39,11 +39,12 @@
 
 namespace lion {
 
-// 44 tiles of 256 rows: with 6, 18 or 24 tiles of 128 columns (base) they keep 132 multiprocessors busy to the last.
-// And whole segments of attention.
-inline constexpr int64_t kTileTokens = 11264;
-// Two segments and heads for each place on the device at 12 heads.
-inline constexpr int64_t kSliceTokens = 4 * kTileTokens;
+// 176 tiles of 256 rows: with 6, 18 or 24 tiles of 128 columns (base) they keep 132 multiprocessors busy to the last.
+// With a quarter of it, a row of 262,144 tokens took 14 % longer than in one piece: each kernel has its start and its
+// end.
+inline constexpr int64_t kTileTokens = 45056;
+// 44 segments: two of them and a head for each place on the device, at 12 heads.
+inline constexpr int64_t kSliceTokens = kTileTokens;
 
 enum class DocumentForm { kKept, kAgain };
 
@@ -65,7 +66,9 @@ struct DocumentWork {
     kSumsAgain,  // slice: kernel 1, of which only what it leaves in y counts
     kOutputs,    // slice: kernel 3
     kAttention,  // all of attention
-    kFeed,       // tokens: y and x to the next layer's x, and its gates
+    kOut,        // tokens: y and x to the x that the feed-forward part reads
+    kUp,         // tokens: x to hidden, which only this tile has
+    kDown,       // tokens: hidden and x to the next layer's x, and its gates
   };
   Kind kind = kEmbed;
   int64_t first = 0;

@@ -174,13 +174,12 @@ absl::Status CudaLayers::EnqueueProject(const CudaRun& run, const Tile& tile, si
       {.M = tile.count, .x = at.product_x(), .x_scales = at.x_fp8().scales, .y = at.qkv()}, run.stream);
 }
 
-absl::Status CudaLayers::EnqueueFeed(const CudaRun& run, const Tile& tile, size_t n) const {
+absl::Status CudaLayers::EnqueueOut(const CudaRun& run, const Tile& tile, size_t n) const {
   const CudaLayer& layer = weights_.layers[n];
   const Places at(shape_, run, tile);
-  const int64_t M = tile.count;
   cuda::LayerNormParams norm;
   norm.type = shape_.type;
-  norm.T = M;
+  norm.T = tile.count;
   if (norm_after_) {
     run.Stage("norm after");
     norm.W = static_cast<int>(shape_.H * shape_.Dp);
@@ -196,31 +195,49 @@ absl::Status CudaLayers::EnqueueFeed(const CudaRun& run, const Tile& tile, size_
     run.Stage("round y");
     cuda::QuantizeParams quantize;
     quantize.type = shape_.type;
-    quantize.T = M;
+    quantize.T = tile.count;
     quantize.W = static_cast<int>(shape_.H * shape_.Dp);
     quantize.x = at.y();
     quantize.fp8 = at.y_fp8();
     LION_RETURN_IF_ERROR(cuda::LaunchQuantize(quantize, run.stream));
   }
-  norm.W = static_cast<int>(shape_.Ep);
-  norm.x = at.sum();
-  norm.x_float32 = false;
-  norm.out = at.x();
-  norm.fp8 = at.x_fp8();
   run.Stage("out");
   LION_RETURN_IF_ERROR(layer.out->Run(
-      {.M = M, .x = at.product_y(), .x_scales = at.y_fp8().scales, .residual = at.x(), .y = at.sum()}, run.stream));
-  run.Stage("norm");
-  norm.norm = Normalize(layer.attention_norm, eps_);
-  LION_RETURN_IF_ERROR(cuda::LaunchLayerNorm(norm, run.stream));
+      {.M = tile.count, .x = at.product_y(), .x_scales = at.y_fp8().scales, .residual = at.x(), .y = at.sum()},
+      run.stream));
+  return EnqueueNorm(run, tile, layer.attention_norm, {});
+}
+
+absl::Status CudaLayers::EnqueueUp(const CudaRun& run, const Tile& tile, size_t n) const {
+  const Places at(shape_, run, tile);
   run.Stage("up");
-  LION_RETURN_IF_ERROR(
-      layer.up->Run({.M = M, .x = at.product_x(), .x_scales = at.x_fp8().scales, .y = at.hidden()}, run.stream));
+  return weights_.layers[n].up->Run(
+      {.M = tile.count, .x = at.product_x(), .x_scales = at.x_fp8().scales, .y = at.hidden()}, run.stream);
+}
+
+absl::Status CudaLayers::EnqueueDown(const CudaRun& run, const Tile& tile, size_t n) const {
+  const CudaLayer& layer = weights_.layers[n];
+  const Places at(shape_, run, tile);
   run.Stage("down");
-  LION_RETURN_IF_ERROR(layer.down->Run({.M = M, .x = at.hidden(), .residual = at.x(), .y = at.sum()}, run.stream));
+  LION_RETURN_IF_ERROR(
+      layer.down->Run({.M = tile.count, .x = at.hidden(), .residual = at.x(), .y = at.sum()}, run.stream));
+  return EnqueueNorm(run, tile, layer.output_norm, Gates(run, tile, n + 1));
+}
+
+// sum to x.
+absl::Status CudaLayers::EnqueueNorm(const CudaRun& run, const Tile& tile, const CudaNorm& weights,
+                                     const cuda::GateParams& gates) const {
+  const Places at(shape_, run, tile);
+  cuda::LayerNormParams norm;
+  norm.type = shape_.type;
+  norm.T = tile.count;
+  norm.W = static_cast<int>(shape_.Ep);
+  norm.x = at.sum();
+  norm.norm = Normalize(weights, eps_);
+  norm.gates = gates;
+  norm.out = at.x();
+  norm.fp8 = at.x_fp8();
   run.Stage("norm");
-  norm.norm = Normalize(layer.output_norm, eps_);
-  norm.gates = Gates(run, tile, n + 1);
   return cuda::LaunchLayerNorm(norm, run.stream);
 }
 
@@ -231,7 +248,9 @@ absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
     LION_RETURN_IF_ERROR(EnqueueProject(run, all, n));
     run.Stage("attention");
     LION_RETURN_IF_ERROR(EnqueueAttention(run, n));
-    LION_RETURN_IF_ERROR(EnqueueFeed(run, all, n));
+    LION_RETURN_IF_ERROR(EnqueueOut(run, all, n));
+    LION_RETURN_IF_ERROR(EnqueueUp(run, all, n));
+    LION_RETURN_IF_ERROR(EnqueueDown(run, all, n));
   }
   return absl::OkStatus();
 }
@@ -244,8 +263,12 @@ absl::Status CudaLayers::EnqueueWork(const CudaRun& run, const DocumentPlan& pla
       return EnqueueEmbed(run, tile);
     case DocumentWork::kProject:
       return EnqueueProject(run, tile, layer);
-    case DocumentWork::kFeed:
-      return EnqueueFeed(run, tile, layer);
+    case DocumentWork::kOut:
+      return EnqueueOut(run, tile, layer);
+    case DocumentWork::kUp:
+      return EnqueueUp(run, tile, layer);
+    case DocumentWork::kDown:
+      return EnqueueDown(run, tile, layer);
     case DocumentWork::kAttention:
       run.Stage("attention");
       return EnqueueAttention(run, layer);

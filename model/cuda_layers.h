@@ -101,7 +101,11 @@ class CudaLayers {
   CudaLayers() = default;
   absl::Status EnqueueEmbed(const CudaRun& run, const Tile& tile) const;
   absl::Status EnqueueProject(const CudaRun& run, const Tile& tile, size_t layer) const;
-  absl::Status EnqueueFeed(const CudaRun& run, const Tile& tile, size_t layer) const;
+  absl::Status EnqueueOut(const CudaRun& run, const Tile& tile, size_t layer) const;
+  absl::Status EnqueueUp(const CudaRun& run, const Tile& tile, size_t layer) const;
+  absl::Status EnqueueDown(const CudaRun& run, const Tile& tile, size_t layer) const;
+  absl::Status EnqueueNorm(const CudaRun& run, const Tile& tile, const CudaNorm& weights,
+                           const cuda::GateParams& gates) const;
   absl::Status EnqueueSlice(const CudaRun& run, const DocumentPlan& plan, const DocumentWork& work, size_t layer) const;
   cuda::AttentionParams Attention(const CudaRun& run, size_t layer) const;
   cuda::NormParams Normalize(const CudaNorm& norm, float eps) const;

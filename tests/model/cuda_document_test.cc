@@ -58,11 +58,12 @@ void ExpectALayer(const CudaShape& shape, const DocumentPlan& plan, const CudaBa
   std::vector<bool> left_in_y(plan.slices.size(), false);
   int64_t projected = 0;  // q, k, v of all tokens before it were made, in this pass
   int64_t covered = 0;    // y likewise
-  int64_t fed = 0;
+  int64_t followed = 0;   // x is the next layer's
+  DocumentWork::Kind next = DocumentWork::kOut;
   bool scanned = false;
   for (const DocumentStep& step : plan.layer) {
     EXPECT_GT(step.size(), 0u);
-    EXPECT_LE(step.size(), 6u);
+    EXPECT_LE(step.size(), 3u);
     for (const DocumentWork& work : step) {
       switch (work.kind) {
         case DocumentWork::kEmbed:
@@ -105,19 +106,31 @@ void ExpectALayer(const CudaShape& shape, const DocumentPlan& plan, const CudaBa
           EXPECT_EQ(work.first, covered);
           covered += work.count;
           break;
-        case DocumentWork::kFeed:
-          EXPECT_EQ(work.first, fed);
+        case DocumentWork::kOut:
+          EXPECT_EQ(work.first, followed);
           EXPECT_LE(work.first + work.count, covered);
           EXPECT_EQ(work.first % kTileTokens, 0);
           EXPECT_LE(work.count, kTileTokens);
-          fed += work.count;
+          EXPECT_EQ(next, DocumentWork::kOut);
+          next = DocumentWork::kUp;
+          break;
+        case DocumentWork::kUp:
+          EXPECT_EQ(work.first, followed);
+          EXPECT_EQ(next, DocumentWork::kUp);
+          next = DocumentWork::kDown;
+          break;
+        case DocumentWork::kDown:
+          EXPECT_EQ(work.first, followed);
+          EXPECT_EQ(next, DocumentWork::kDown);
+          next = DocumentWork::kOut;
+          followed += work.count;
           break;
       }
     }
   }
   EXPECT_EQ(projected, T);
   EXPECT_EQ(covered, T);
-  EXPECT_EQ(fed, T);
+  EXPECT_EQ(followed, T);
 }
 
 void ExpectSlices(const DocumentPlan& plan, const CudaBatch& batch) {

@@ -471,12 +471,12 @@ TEST_F(CudaEncoderTest, GrowsForARowAboveTheBudgetAndRefusesWhatCannotFit) {
       std::all_of(results[1].values.begin(), results[1].values.end(), [](float v) { return std::isfinite(v); }));
   EXPECT_GT(encoder->EstimateBytes({&long_row, 1}), 100 * encoder->EstimateBytes({&short_row, 1}));
 
-  // The same row as often as it takes to need more than the device has.
+  // The same row twice as often as it takes to need what the device has: rows share a tile, and cost less together.
   size_t free_bytes = 0;
   size_t total_bytes = 0;
   ASSERT_EQ(cudaMemGetInfo(&free_bytes, &total_bytes), cudaSuccess);
   const int64_t bytes = encoder->EstimateBytes({&long_row, 1});
-  const std::vector<Row> many(total_bytes / static_cast<size_t>(bytes) + 1, long_row);
+  const std::vector<Row> many(2 * total_bytes / static_cast<size_t>(bytes) + 1, long_row);
   std::vector<RowResult> unused(many.size());
   const absl::Status status = encoder->Encode(many, absl::MakeSpan(unused));
   EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted) << status;
