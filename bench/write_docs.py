@@ -140,6 +140,8 @@ def documents(found):
     for length in sorted({*ours, *softmax}):
         formula = ours.get(length, {}).get("formula_bytes")
         rows.append((f"{length:,}", *cells(ours.get(length)), f"{formula / 1e9:.2f}" if formula else "", *cells(softmax.get(length))))
+    if again := part.get("again"):
+        rows.append((f"{again['length']:,}, q, k, v made twice", *cells(again), f"{again['formula_bytes'] / 1e9:.2f}", "", "", ""))
     header = ["tokens in one row", "LION-S ms", "M tokens/s", "GB", "GB by the formula", "softmax ms", "M tokens/s", "GB"]
     beside, steps = part["beside"], part["steps"]
     told = (f"One text of 128 tokens every {beside['text_every_ms']} ms, in the engine: p50 {beside['alone']['p50_ms']:.2f} and p99 {beside['alone']['p99_ms']:.2f} ms alone, "
