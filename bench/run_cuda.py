@@ -89,7 +89,8 @@ class Run:
 
     def documents(self):
         short = ["--short"] if self.args.short else []
-        self.found["documents"] = self.json_of("documents", self.args.bin / "cuda_document_bench", *short)
+        if part := self.json_of("documents", self.args.bin / "cuda_document_bench", *short):
+            self.found["documents"] = {"date": datetime.date.today().isoformat(), "commit": self.args.commit, **part}
         self.found["length_peers"] = self.json_of("length_peers", sys.executable, ROOT / "bench/peers/cuda_length_peers.py", *short)
 
     def service(self):

@@ -148,7 +148,7 @@ def documents(found):
             f"{beside['beside']['p50_ms']:.2f} and {beside['beside']['p99_ms']:.2f} ms while rows of {beside['document_tokens']:,} tokens run ({beside['p99_ratio']:.1f} ×); such a row takes "
             f"{beside['document_alone_ms']:,.0f} ms alone and {beside['document_beside_ms']:,.0f} ms beside the texts. A row of {steps['length']:,} tokens takes {100 * steps['loss']:.1f} % more in steps "
             f"than in one piece. Rows of 1,048,576 tokens run at {part['throughput']['ratio']:.2f} of the tokens a second of rows of 8,192.")
-    return table(header, rows) + "\n\n" + told
+    return table(header, rows) + "\n\n" + told + f" ({part['date']}, commit {part['commit']}.)"
 
 
 def document_curves(found, key, scale, title):
