@@ -79,7 +79,7 @@ class CudaLayers {
   // One layer's attention alone, from and to the work buffer.
   absl::Status EnqueueAttention(const CudaRun& run, size_t layer) const;
 
-  // A second stream, whose kernels are to run beside those of any other. Until now all shared what products work in.
+  // Gives a stream whose kernels run beside those of others a workspace of its own. All others share one.
   absl::Status AddStream(cudaStream_t stream) { return lt_->AddStream(stream); }
 
   // With the heads' widths.
