@@ -47,14 +47,13 @@ absl::Status Admit(const ServiceContext& context, std::optional<absl::string_vie
 }
 
 uint64_t CallerOf(const ServiceContext& context, const grpc::CallbackServerContext& rpc) {
-  std::string name = rpc.peer();
-  if (context.api_keys != nullptr) {
-    const auto& metadata = rpc.client_metadata();
-    if (const auto it = metadata.find("authorization"); it != metadata.end()) {
-      name.assign(it->second.data(), it->second.size());
-    }
-  }
-  return std::max<uint64_t>(std::hash<std::string>()(name), 1);
+  return CallerOf(context, Authorization(rpc), rpc.peer());
+}
+
+uint64_t CallerOf(const ServiceContext& context, std::optional<absl::string_view> authorization,
+                  absl::string_view peer) {
+  const bool by_key = context.api_keys != nullptr && authorization.has_value();
+  return std::max<uint64_t>(std::hash<std::string>()(std::string(by_key ? *authorization : peer)), 1);
 }
 
 absl::Time DeadlineOf(const grpc::CallbackServerContext& rpc) {

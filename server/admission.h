@@ -32,6 +32,9 @@ absl::Status Admit(const ServiceContext& context, std::optional<absl::string_vie
 
 // Whom a call belongs to, for Call::Options::caller: its API key where the server has keys, else its connection. Not 0.
 uint64_t CallerOf(const ServiceContext& context, const grpc::CallbackServerContext& rpc);
+// The same by another way than gRPC; peer: whatever tells one connection from another.
+uint64_t CallerOf(const ServiceContext& context, std::optional<absl::string_view> authorization,
+                  absl::string_view peer);
 
 // The RPC's deadline; InfiniteFuture if the caller set none.
 absl::Time DeadlineOf(const grpc::CallbackServerContext& rpc);

@@ -4,6 +4,8 @@
 #include "server/http_endpoint.h"
 
 #include <microhttpd.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -41,6 +43,13 @@ std::optional<std::string> Header(MHD_Connection* connection, const char* name) 
   const char* value = MHD_lookup_connection_value(connection, MHD_HEADER_KIND, name);
   if (value == nullptr) return std::nullopt;
   return value;
+}
+
+// The bytes of the other side's address and port.
+std::string Peer(MHD_Connection* connection) {
+  const sockaddr* peer = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr;
+  const size_t bytes = peer->sa_family == AF_INET6 ? sizeof(sockaddr_in6) : sizeof(sockaddr_in);
+  return std::string(reinterpret_cast<const char*>(peer), bytes);
 }
 
 // How long the caller will wait, by what clients and proxies say of it unasked: openai's in seconds, Envoy in
@@ -154,6 +163,7 @@ std::unique_ptr<Pending> HttpEndpoint::Impl::Begin(MHD_Connection* connection, c
     request.rpc = *route.rpc;
     request.model = route.model;
     request.authorization = Header(connection, MHD_HTTP_HEADER_AUTHORIZATION);
+    request.peer = Peer(connection);
     request.timeout = Timeout(connection);
     if (const auto length = Header(connection, MHD_HTTP_HEADER_CONTENT_LENGTH); length.has_value()) {
       // libmicrohttpd has refused what is no number; what is too large for this one is too large.
@@ -175,6 +185,7 @@ MHD_Result HttpEndpoint::Impl::Handle(MHD_Connection* connection, const char* ur
   if (*pending == nullptr) {
     *pending = Begin(connection, url, method).release();
     if (!(*pending)->at_once) return MHD_YES;
+    (*pending)->exchange->Arrived();
     (*pending)->exchange->Run([] {});  // refused: nothing runs
     return Send(connection, **pending);
   }
@@ -196,6 +207,7 @@ void HttpEndpoint::Impl::Suspend(MHD_Connection* connection, const std::shared_p
   }
   MHD_suspend_connection(connection);
   const int peer = MHD_get_connection_info(connection, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+  exchange->Arrived();
   const uint64_t watched = watch.Begin(peer, [exchange] { exchange->Gone(); });
   exchange->Run([this, connection, watched] {
     watch.End(watched);

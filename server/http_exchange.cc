@@ -23,10 +23,8 @@ constexpr size_t kMaxInlineBytes = 32 << 10;
 HttpExchange::HttpExchange(const ServiceContext* context, HttpBudget* budget, absl::Time models_loaded, Request request)
     : context_(context), budget_(budget), models_loaded_(models_loaded), request_(std::move(request)) {
   if (context_->api_keys != nullptr) {
-    std::optional<absl::string_view> authorization;
-    if (request_.authorization.has_value()) authorization = *request_.authorization;
     // Before the body, which a stranger need not send.
-    refusal_ = context_->api_keys->Check(authorization);
+    refusal_ = context_->api_keys->Check(authorization());
   }
   const int64_t limit = context_->limits.max_message_bytes;
   if (refusal_.ok() && request_.content_length > limit) {
@@ -71,6 +69,11 @@ bool HttpExchange::Feed(absl::string_view part) {
   return true;
 }
 
+std::optional<absl::string_view> HttpExchange::authorization() const {
+  if (!request_.authorization.has_value()) return std::nullopt;
+  return *request_.authorization;
+}
+
 CallKind HttpExchange::kind() const {
   switch (request_.rpc) {
     case Rpc::kHttpClassify:
@@ -82,11 +85,14 @@ CallKind HttpExchange::kind() const {
   }
 }
 
-void HttpExchange::Run(std::function<void()> done) {
-  done_ = std::move(done);
+void HttpExchange::Arrived() {
   started_ = context_->clock->Now();
   deadline_ = started_ + request_.timeout;
   context_->metrics->RpcStarted(request_.rpc);
+}
+
+void HttpExchange::Run(std::function<void()> done) {
+  done_ = std::move(done);
   const auto refuse = [this](absl::Status status) {
     CallResult result;
     result.status = std::move(status);
@@ -97,9 +103,7 @@ void HttpExchange::Run(std::function<void()> done) {
     if (absl::IsUnauthenticated(refusal_)) context_->metrics->Rejected(RejectReason::kUnauthenticated);
     return refuse(refusal_);
   }
-  std::optional<absl::string_view> authorization;
-  if (request_.authorization.has_value()) authorization = *request_.authorization;
-  if (absl::Status status = Admit(*context_, authorization, shared_from_this()); !status.ok()) {
+  if (absl::Status status = Admit(*context_, authorization(), shared_from_this()); !status.ok()) {
     return refuse(std::move(status));
   }
   inside_ = true;
@@ -148,6 +152,7 @@ void HttpExchange::ReadBody() {
   options.started = started_;
   options.deadline = deadline_;
   options.cancelled = cancelled_;
+  options.caller = CallerOf(*context_, authorization(), request_.peer);
   const std::shared_ptr<Call> call =
       Call::Create(context_, std::move(options), request,
                    [self = shared_from_this()](CallResult result) { self->Complete(std::move(result)); });

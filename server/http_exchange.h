@@ -6,12 +6,12 @@
 
 // One HTTP request that becomes a call: what UnaryReactor is to gRPC.
 //
-// Its way: 1. The endpoint's thread makes it from the header, feeds it the body, and calls Run when all is here. 2. It
-// is let in (admission.h). 3. The JSON is read (http_messages.h), a long one on a tokenizer thread. 4. The same Call as
-// gRPC's runs. 5. On the thread that ends the call the answer is written as JSON, the outcome is counted, and done is
-// called. 6. The endpoint sends reply() and, when that is over, calls Sent.
+// Its way: 1. The endpoint's thread makes it from the header, feeds it the body, and calls Arrived and Run when all is
+// here. 2. It is let in (admission.h). 3. The JSON is read (http_messages.h), a long one on a tokenizer thread. 4. The
+// same Call as gRPC's runs. 5. On the thread that ends the call the answer is written as JSON, the outcome is counted,
+// and done is called. 6. The endpoint sends reply() and, when that is over, calls Sent.
 //
-// done is called exactly once after Run, on any thread, maybe inside Run. Header, Feed, Run and Sent belong to one
+// done is called exactly once after Run, on any thread, maybe inside Run. Feed, Arrived, Run and Sent belong to one
 // thread; Gone and Cut may come from any, at any time.
 
 #include <atomic>
@@ -51,6 +51,7 @@ class HttpExchange : public InFlightCall, public std::enable_shared_from_this<Ht
     Rpc rpc = Rpc::kHttpEmbeddings;  // kHttpEmbeddings, kHttpClassify or kHttpModels
     std::string model;               // kHttpModels: the one asked for; empty = all
     std::optional<std::string> authorization;
+    std::string peer;                                   // tells its connection from others (CallerOf)
     int64_t content_length = -1;                        // -1 = not told
     absl::Duration timeout = absl::InfiniteDuration();  // how long the caller will wait
   };
@@ -69,6 +70,9 @@ class HttpExchange : public InFlightCall, public std::enable_shared_from_this<Ht
   // A part of the body. False: it is out of all proportion, and the connection is to be closed.
   bool Feed(absl::string_view part);
 
+  // All of it is here: the call begins. Before Run, and before Gone can come.
+  void Arrived();
+
   void Run(std::function<void()> done);
 
   // After done.
@@ -85,6 +89,7 @@ class HttpExchange : public InFlightCall, public std::enable_shared_from_this<Ht
 
  private:
   CallKind kind() const;
+  std::optional<absl::string_view> authorization() const;
   void Refuse(absl::Status status, int http_code);
   void Hold(int64_t bytes);  // changes what this holds of the budget; negative gives back
   void ReadBody();
