@@ -18,7 +18,6 @@ constexpr int64_t kTile = 16;          // rows of a tile, of 64 bytes each
 constexpr int64_t kPanel = 2 * kTile;  // columns of a panel, and rows of x that meet it at once
 constexpr int64_t kTileBytes = 1024;
 constexpr int64_t kStepBytes = 64;      // of a row of x: what one tile product sums over
-constexpr int64_t kMaxDepthSteps = 16;  // steps whose part of a panel stays in the first-level cache
 constexpr int64_t kMaxBlockRows = 512;  // rows that pass the panels together: fewer where they are wide,
 constexpr int64_t kMinBlockRows = 128;
 constexpr int64_t kBlockBytes = 1 << 20;  // so that they stay in the second-level cache beside two panels
@@ -91,12 +90,6 @@ inline void Multiply(int which) {
   }
 }
 
-inline void LoadSums(const float* c) {
-  _tile_loadd(0, c, kPanel * 4);
-  _tile_loadd(1, c + kTile, kPanel * 4);
-  _tile_loadd(2, c + kTile * kPanel, kPanel * 4);
-  _tile_loadd(3, c + kTile * kPanel + kTile, kPanel * 4);
-}
 inline void StoreSums(float* c) {
   _tile_stored(0, c, kPanel * 4);
   _tile_stored(1, c + kTile, kPanel * 4);
@@ -108,13 +101,10 @@ template <bool kInt8, bool kGelu>
 void Run(const AmxProduct& p, const char* x, int64_t rows, uint16_t* y) {
   const int64_t row_bytes = p.K * (kInt8 ? 1 : 2);
   const int64_t steps = row_bytes / kStepBytes;
-  const int64_t parts = (steps + kMaxDepthSteps - 1) / kMaxDepthSteps;
-  const int64_t depth = (steps + parts - 1) / parts;
   const int64_t blocks = (rows + kPanel - 1) / kPanel;
   const int64_t panels = (p.N + kPanel - 1) / kPanel;
   const char* packed = static_cast<const char*>(p.packed);
   alignas(64) float finished[2][kPanel * kPanel];
-  alignas(64) static thread_local float partial[kMaxBlockRows * kPanel];  // sums between two parts of a panel
   Pending<kInt8, kGelu> pending;
   int turn = 0;
   for (int64_t n = 0; n < panels; ++n) {
@@ -125,53 +115,41 @@ void Run(const AmxProduct& p, const char* x, int64_t rows, uint16_t* y) {
       scale[i] = p.scale == nullptr ? _mm512_set1_ps(1.f) : _mm512_loadu_ps(p.scale + n * kPanel + i * kTile);
       bias[i] = p.bias == nullptr ? _mm512_setzero_ps() : _mm512_loadu_ps(p.bias + n * kPanel + i * kTile);
     }
-    for (int64_t part = 0; part < parts; ++part) {
-      const int64_t first = part * depth;
-      const int64_t count = first + depth < steps ? depth : steps - first;
-      const char* w = packed + (n * steps + first) * 2 * kTileBytes;
-      const char* ahead = w + count * 2 * kTileBytes;  // the next part or panel
-      const int64_t fetch_bytes = (count * 2 * kTileBytes / blocks + 63) / 64 * 64;
-      for (int64_t m = 0; m < blocks; ++m) {
-        const char* a = x + m * kPanel * row_bytes + first * kStepBytes;
-        for (int64_t i = 0; i < fetch_bytes; i += 64) _mm_prefetch(ahead + m * fetch_bytes + i, _MM_HINT_T1);
-        Written();
-        if (part == 0) {
-          _tile_zero(0);
-          _tile_zero(1);
-          _tile_zero(2);
-          _tile_zero(3);
-        } else {
-          LoadSums(partial + m * kPanel * kPanel);
-        }
-        for (int64_t s = 0; s < count; ++s) {
-          _tile_loadd(4, a + s * kStepBytes, row_bytes);
-          _tile_loadd(6, w + s * 2 * kTileBytes, 64);
-          Multiply<kInt8>(0);
-          _tile_loadd(7, w + s * 2 * kTileBytes + kTileBytes, 64);
-          Multiply<kInt8>(1);
-          _tile_loadd(5, a + kTile * row_bytes + s * kStepBytes, row_bytes);
-          Multiply<kInt8>(2);
-          Multiply<kInt8>(3);
-          pending.Finish(static_cast<int>((s + 1) * kPanel / count));
-        }
-        if (part + 1 < parts) {
-          StoreSums(partial + m * kPanel * kPanel);
-          continue;
-        }
-        StoreSums(finished[turn]);
-        Written();
-        pending.sums = finished[turn];
-        pending.y = y + m * kPanel * p.N + n * kPanel;
-        pending.y_stride = p.N;
-        pending.columns = left >= kPanel ? ~__mmask32{0} : static_cast<__mmask32>((1u << left) - 1);
-        for (int i = 0; i < 2; ++i) {
-          pending.scale[i] = scale[i];
-          pending.bias[i] = bias[i];
-        }
-        pending.next = 0;
-        pending.rows = static_cast<int>(rows - m * kPanel < kPanel ? rows - m * kPanel : kPanel);
-        turn ^= 1;
+    const char* w = packed + n * steps * 2 * kTileBytes;
+    const char* ahead = w + steps * 2 * kTileBytes;  // the next panel
+    const int64_t fetch_bytes = (steps * 2 * kTileBytes / blocks + 63) / 64 * 64;
+    for (int64_t m = 0; m < blocks; ++m) {
+      const char* a = x + m * kPanel * row_bytes;
+      for (int64_t i = 0; i < fetch_bytes; i += 64) _mm_prefetch(ahead + m * fetch_bytes + i, _MM_HINT_T1);
+      Written();
+      _tile_zero(0);
+      _tile_zero(1);
+      _tile_zero(2);
+      _tile_zero(3);
+      for (int64_t s = 0; s < steps; ++s) {
+        _tile_loadd(4, a + s * kStepBytes, row_bytes);
+        _tile_loadd(6, w + s * 2 * kTileBytes, 64);
+        Multiply<kInt8>(0);
+        _tile_loadd(7, w + s * 2 * kTileBytes + kTileBytes, 64);
+        Multiply<kInt8>(1);
+        _tile_loadd(5, a + kTile * row_bytes + s * kStepBytes, row_bytes);
+        Multiply<kInt8>(2);
+        Multiply<kInt8>(3);
+        pending.Finish(static_cast<int>((s + 1) * kPanel / steps));
       }
+      StoreSums(finished[turn]);
+      Written();
+      pending.sums = finished[turn];
+      pending.y = y + m * kPanel * p.N + n * kPanel;
+      pending.y_stride = p.N;
+      pending.columns = left >= kPanel ? ~__mmask32{0} : static_cast<__mmask32>((1u << left) - 1);
+      for (int i = 0; i < 2; ++i) {
+        pending.scale[i] = scale[i];
+        pending.bias[i] = bias[i];
+      }
+      pending.next = 0;
+      pending.rows = static_cast<int>(rows - m * kPanel < kPanel ? rows - m * kPanel : kPanel);
+      turn ^= 1;
     }
   }
   pending.Finish(static_cast<int>(kPanel));

@@ -10,8 +10,9 @@
 // A panel is 32 columns of W over all of K, laid out as the tiles want it. Panels are walked in order, and all rows of
 // x pass each: W is read once, the next panel being fetched meanwhile, and x stays in the second-level cache.
 // Every element is one chain of sums over k = 0 ... K - 1 in steps of 32 (64): fp32 in bfloat16, int32 in int8. Its
-// bits depend on its row of x and its column of W alone. Bound by the tiles (2,048 operations a cycle) and, of few
-// rows, by reading W. Reference: linear_test.cc's loops.
+// bits depend on its row of x and its column of W alone.
+// Bound by the second-level cache and by the sums' way back from the tiles, at about half of what the tiles can do
+// (2,048 operations a cycle), and, of few rows, by reading W. Reference: linear_test.cc's loops.
 
 #include <cstdint>
 
