@@ -38,7 +38,7 @@ CONTRACT = {
     "lion_batch_retries_total": (),
 }
 LABEL_VALUES = {
-    "rpc": {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels"}
+    "rpc": {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels", "EmbedDocument"} | {f"http.{name}" for name in ("Embeddings", "Classify", "Models")}
     | {f"tei.{name}" for name in ("Info", "Embed", "EmbedStream", "EmbedSparse", "EmbedSparseStream", "EmbedAll", "EmbedAllStream", "Predict", "PredictStream",
                                   "PredictPair", "PredictPairStream", "Rerank", "Tokenize", "TokenizeStream", "Decode", "DecodeStream")}
     | {f"kserve.{name}" for name in ("ServerLive", "ServerReady", "ModelReady", "ServerMetadata", "ModelMetadata", "ModelInfer", "ModelStreamInfer",

@@ -182,9 +182,10 @@ def test_health_of_a_service_that_is_not_there(server):
 
 def test_reflection(server):
     database = ProtoReflectionDescriptorDatabase(server.channel())
-    assert {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= set(database.get_services())
+    others = {f"tei.v1.{name}" for name in ("Info", "Embed", "Predict", "Rerank", "Tokenize")} | {"inference.GRPCInferenceService"}
+    assert others | {SERVICE, "grpc.health.v1.Health", "grpc.reflection.v1alpha.ServerReflection"} <= set(database.get_services())
     file = database.FindFileContainingSymbol(SERVICE)
-    assert [m.name for m in file.service[0].method] == ["Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels"]
+    assert [m.name for m in file.service[0].method] == ["Embed", "EmbedStream", "Classify", "ClassifyStream", "EmbedDocument", "Tokenize", "ListModels"]
 
 
 def test_list_models(server, made):
