@@ -105,7 +105,7 @@ struct Pending {
 
 struct HttpEndpoint::Impl {
   Impl(const ServiceContext* borrowed, Options opts) : context(borrowed), options(std::move(opts)) {
-    budget.max_bytes = options.max_held_bytes;
+    budget->max_bytes = options.max_held_bytes;
     started = context->clock->Now();
   }
   ~Impl();
@@ -118,7 +118,7 @@ struct HttpEndpoint::Impl {
 
   const ServiceContext* const context;
   const Options options;
-  HttpBudget budget;
+  const std::shared_ptr<HttpBudget> budget = std::make_shared<HttpBudget>();
   absl::Time started;
   int fd = -1;
   int port = 0;
@@ -172,7 +172,7 @@ std::unique_ptr<Pending> HttpEndpoint::Impl::Begin(MHD_Connection* connection, c
       }
     }
     const bool is_long = request.content_length > HttpExchange::kMaxIgnoredBytes;
-    pending->exchange = std::make_shared<HttpExchange>(context, &budget, started, std::move(request));
+    pending->exchange = std::make_shared<HttpExchange>(context, budget, started, std::move(request));
     pending->at_once = is_long && pending->exchange->refused();
   }
   return pending;

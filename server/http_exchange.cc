@@ -20,8 +20,9 @@ constexpr size_t kMaxInlineBytes = 32 << 10;
 
 }  // namespace
 
-HttpExchange::HttpExchange(const ServiceContext* context, HttpBudget* budget, absl::Time models_loaded, Request request)
-    : context_(context), budget_(budget), models_loaded_(models_loaded), request_(std::move(request)) {
+HttpExchange::HttpExchange(const ServiceContext* context, std::shared_ptr<HttpBudget> budget, absl::Time models_loaded,
+                           Request request)
+    : context_(context), budget_(std::move(budget)), models_loaded_(models_loaded), request_(std::move(request)) {
   if (context_->api_keys != nullptr) {
     // Before the body, which a stranger need not send.
     refusal_ = context_->api_keys->Check(authorization());

@@ -60,8 +60,10 @@ class HttpExchange : public InFlightCall, public std::enable_shared_from_this<Ht
   // may lose the answer.
   static constexpr int64_t kMaxIgnoredBytes = 1 << 20;
 
-  // context and budget are borrowed and must outlive it. models_loaded: what GET /v1/models says of them.
-  HttpExchange(const ServiceContext* context, HttpBudget* budget, absl::Time models_loaded, Request request);
+  // context is borrowed; it must outlive the call. The budget is shared, because whoever ends the call may let go of
+  // this last, after its endpoint has gone. models_loaded: what GET /v1/models says of them.
+  HttpExchange(const ServiceContext* context, std::shared_ptr<HttpBudget> budget, absl::Time models_loaded,
+               Request request);
   ~HttpExchange() override;
 
   // True if the body need not come: the request is refused already, and Run will complete it inside.
@@ -100,7 +102,7 @@ class HttpExchange : public InFlightCall, public std::enable_shared_from_this<Ht
   absl::StatusOr<std::string> WriteAnswer(CallResult* result);
 
   const ServiceContext* const context_;
-  HttpBudget* const budget_;
+  const std::shared_ptr<HttpBudget> budget_;
   const absl::Time models_loaded_;
   Request request_;
   absl::Status refusal_;

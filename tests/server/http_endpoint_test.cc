@@ -129,6 +129,7 @@ class HttpEndpointTest : public ::testing::Test {
         absl::StrCat("lion_rpc_requests_total{rpc=\"", rpc, "\",model=\"", model, "\",code=\"", code, "\"}"));
   }
 
+  PuppetEncoder encoder_{TestEncoderOptions()};  // of the tests that Start with it; outlives the server
   std::unique_ptr<TestServer> server_;
 };
 
@@ -290,14 +291,13 @@ TEST_F(HttpEndpointTest, ManyAtATime) {
 }
 
 TEST_F(HttpEndpointTest, AFullQueueSaysWhenToComeBack) {
-  PuppetEncoder encoder(TestEncoderOptions());
   Server::Options options = HttpOptions();
   options.limits.max_queue_tokens = options.limits.max_request_tokens = 64;
-  Start(std::move(options), &encoder);
+  Start(std::move(options), &encoder_);
   const json ids = std::vector<int>(60, 1);
   Connection running(address()), waiting(address());
   running.Send(Message("POST /v1/embeddings", json({{"input", ids}}).dump()));
-  encoder.WaitForBatch();
+  encoder_.WaitForBatch();
   waiting.Send(Message("POST /v1/embeddings", json({{"input", ids}}).dump()));
   server_->WaitForMetric("lion_queue_sequences{model=\"text\"}", 1);
   const Answer full = Embed({{"input", ids}});
@@ -305,41 +305,39 @@ TEST_F(HttpEndpointTest, AFullQueueSaysWhenToComeBack) {
   EXPECT_THAT(full.header, HasSubstr("\r\nretry-after: "));
   EXPECT_THAT(full.header, HasSubstr("\r\nretry-after-ms: "));
   EXPECT_EQ(full.parsed()["error"]["type"], "rate_limit_error");
-  encoder.Release();
+  encoder_.Release();
   EXPECT_EQ(running.Receive().code, 200);
   EXPECT_EQ(waiting.Receive().code, 200);
 }
 
 TEST_F(HttpEndpointTest, ACallerWhoHasGoneIsCancelled) {
-  PuppetEncoder encoder(TestEncoderOptions());
-  Start(HttpOptions(), &encoder);
+  Start(HttpOptions(), &encoder_);
   const std::string cancelled = "lion_rpc_requests_total{rpc=\"http.Embeddings\",model=\"text\",code=\"CANCELLED\"}";
   // When it is known that a caller has gone is the kernel's to say, so until one has been noticed in time.
   while (server_->Metric(cancelled) < 1) {
     {
       Connection leaves(address());
       leaves.Send(Message("POST /v1/embeddings", R"({"input": [2]})"));
-      encoder.WaitForBatch();
+      encoder_.WaitForBatch();
     }
     EXPECT_EQ(Ask("GET /health", "").code, 200);
-    encoder.Finish();
+    encoder_.Finish();
     server_->WaitForMetric("lion_rpc_in_flight{rpc=\"http.Embeddings\"}", 0);
   }
-  encoder.Release();
+  encoder_.Release();
 }
 
 TEST_F(HttpEndpointTest, ADeadlineThatAHeaderTellsIsKept) {
-  PuppetEncoder encoder(TestEncoderOptions());
-  Start(HttpOptions(), &encoder);
+  Start(HttpOptions(), &encoder_);
   Connection late(address());
   late.Send(Message("POST /v1/embeddings", R"({"input": [2]})", "X-Stainless-Read-Timeout: 0.05\r\n"));
   // On a slow day it has passed before a batch is made.
-  while (encoder.num_batches() == 0 && Counted("http.Embeddings", "text", "DEADLINE_EXCEEDED") < 1) {
+  while (encoder_.num_batches() == 0 && Counted("http.Embeddings", "text", "DEADLINE_EXCEEDED") < 1) {
     std::this_thread::yield();
   }
   const absl::Time passed = absl::Now() + absl::Milliseconds(50);
   while (absl::Now() < passed) std::this_thread::yield();
-  encoder.Release();
+  encoder_.Release();
   const Answer answer = late.Receive();
   EXPECT_EQ(answer.code, 504);
   EXPECT_EQ(Counted("http.Embeddings", "text", "DEADLINE_EXCEEDED"), 1);
@@ -357,12 +355,11 @@ TEST_F(HttpEndpointTest, HealthFollowsTheServer) {
 }
 
 TEST_F(HttpEndpointTest, ADrainAnswersWhatIsInsideAndRefusesWhatComes) {
-  PuppetEncoder encoder(TestEncoderOptions());
-  Start(HttpOptions(), &encoder);
+  Start(HttpOptions(), &encoder_);
   Connection inside(address()), comes(address()), idle(address()), half(address());
   half.Send("POST /v1/embeddings HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{");
   inside.Send(Message("POST /v1/embeddings", R"({"input": [1]})"));
-  encoder.WaitForBatch();
+  encoder_.WaitForBatch();
   std::thread drain([this] { EXPECT_TRUE((*server_)->Drain(absl::Now())); });
   Answer refused;
   do {
@@ -375,7 +372,7 @@ TEST_F(HttpEndpointTest, ADrainAnswersWhatIsInsideAndRefusesWhatComes) {
   } while (refused.code == 200);
   EXPECT_EQ(refused.code, 503);
   EXPECT_THAT(refused.header, HasSubstr("\r\nconnection: close\r\n"));
-  encoder.Release();
+  encoder_.Release();
   EXPECT_EQ(inside.Receive().code, 200);
   drain.join();
   idle.WaitForClose();
@@ -383,17 +380,16 @@ TEST_F(HttpEndpointTest, ADrainAnswersWhatIsInsideAndRefusesWhatComes) {
 }
 
 TEST_F(HttpEndpointTest, WhatADrainCutsIsTold) {
-  PuppetEncoder encoder(TestEncoderOptions());
   Server::Options options = HttpOptions();
   options.drain_timeout = absl::Milliseconds(1);
-  Start(std::move(options), &encoder);
+  Start(std::move(options), &encoder_);
   Connection inside(address());
   inside.Send(Message("POST /v1/embeddings", R"({"input": [1]})"));
-  encoder.WaitForBatch();
+  encoder_.WaitForBatch();
   EXPECT_FALSE((*server_)->Drain(absl::Now()));
   EXPECT_EQ(inside.Receive().code, 503);
   EXPECT_EQ(server_->Metric("lion_dropped_total{reason=\"drain\"}"), 1);
-  encoder.Release();
+  encoder_.Release();
 }
 
 TEST_F(HttpEndpointTest, MoreConnectionsThanTheLimitAreClosed) {
