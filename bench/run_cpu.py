@@ -142,7 +142,7 @@ def main():
         path.unlink(missing_ok=True)
         try:
             found = getattr(run, stage)()
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             print(f"==> {stage} FAILED: {error}", flush=True)
             run.failed.append(stage)
             continue
