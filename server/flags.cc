@@ -41,7 +41,8 @@ ABSL_FLAG(
     "auto (every GPU, else the CPU) | cpu | cuda (every GPU) | a list like cuda:0,cuda:1: each serves every model, "
     "all from one queue");
 ABSL_FLAG(std::string, dtype, lion::FlagValues().dtype,
-          "precision of the products: auto (bfloat16 on a GPU, and on a CPU where it is measured faster, else float32) | float32 | bfloat16 | float16 | "
+          "precision of the products: auto (bfloat16 on a GPU, and on a CPU where it is measured faster, else float32) "
+          "| float32 | bfloat16 | float16 | "
           "int8 | fp8");
 ABSL_FLAG(std::string, mode, lion::FlagValues().mode,
           "form of rows whose caller leaves it to us: auto (by length) | parallel | chunked | recurrent");
@@ -63,6 +64,10 @@ ABSL_FLAG(int64_t, max_queue_tokens, lion::FlagValues().max_queue_tokens,
 ABSL_FLAG(int64_t, max_inputs, lion::FlagValues().max_inputs, "inputs of a call; 0 = 1024");
 ABSL_FLAG(int64_t, max_message_mib, lion::FlagValues().max_message_mib,
           "largest incoming message in MiB, at most 2047; 0 = 64");
+ABSL_FLAG(
+    int64_t, max_memory_mib, lion::FlagValues().max_memory_mib,
+    "what long rows that were taken may need together, in MiB; 0 = three quarters of the memory that is free once "
+    "the models are loaded, on GPUs what is free on the one that has least");
 ABSL_FLAG(int64_t, compute_threads, lion::FlagValues().compute_threads, "threads of the encoder; 0 = one a core");
 ABSL_FLAG(int64_t, tokenizer_threads, lion::FlagValues().tokenizer_threads,
           "threads of the tokenizer; 0 = one for two cores");
@@ -86,7 +91,8 @@ constexpr int64_t kDefaultMaxSequenceTokens = 131072;
 constexpr int64_t kDefaultMaxQueueTokens = 1 << 20;
 constexpr int64_t kDefaultMaxInputs = 1024;
 constexpr int64_t kDefaultMaxMessageMib = 64;
-constexpr int64_t kMaxMessageMib = 2047;                             // gRPC counts a message's bytes in an int
+constexpr int64_t kMaxMessageMib = 2047;  // gRPC counts a message's bytes in an int
+constexpr int64_t kMaxMemoryMib = int64_t{1} << 30;
 constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();  // the wire counts tokens in 32 bits
 constexpr int64_t kMaxQueueTokens = int64_t{1} << 40;
 constexpr int64_t kMaxThreads = 1024;
@@ -251,6 +257,7 @@ FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
   flags.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
   flags.max_inputs = absl::GetFlag(FLAGS_max_inputs);
   flags.max_message_mib = absl::GetFlag(FLAGS_max_message_mib);
+  flags.max_memory_mib = absl::GetFlag(FLAGS_max_memory_mib);
   flags.compute_threads = absl::GetFlag(FLAGS_compute_threads);
   flags.tokenizer_threads = absl::GetFlag(FLAGS_tokenizer_threads);
   flags.tls_cert = absl::GetFlag(FLAGS_tls_cert);
@@ -285,6 +292,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
       {"max_queue_tokens", flags.max_queue_tokens, kMaxQueueTokens},
       {"max_inputs", flags.max_inputs, kMaxInputs},
       {"max_message_mib", flags.max_message_mib, kMaxMessageMib},
+      {"max_memory_mib", flags.max_memory_mib, kMaxMemoryMib},
       {"compute_threads", flags.compute_threads, kMaxThreads},
       {"tokenizer_threads", flags.tokenizer_threads, kMaxThreads},
   };
@@ -343,6 +351,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   server.limits.max_request_tokens = max_queue_tokens;
   server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));
   server.limits.max_message_bytes = OrDefault(flags.max_message_mib, kDefaultMaxMessageMib) << 20;
+  server.max_memory_bytes = flags.max_memory_mib << 20;
   server.drain_delay = flags.drain_delay;
   server.drain_timeout = flags.drain_timeout == absl::ZeroDuration() ? FlagValues().drain_timeout : flags.drain_timeout;
   config.compute_threads = static_cast<int>(OrDefault(flags.compute_threads, std::max(num_cores, 1)));

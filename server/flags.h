@@ -34,6 +34,7 @@ struct FlagValues {
   int64_t max_queue_tokens = 0;
   int64_t max_inputs = 0;
   int64_t max_message_mib = 0;
+  int64_t max_memory_mib = 0;
   int64_t compute_threads = 0;
   int64_t tokenizer_threads = 0;
   std::string tls_cert;

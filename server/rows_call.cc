@@ -40,7 +40,7 @@ void RowsCall::Start() {
 void RowsCall::OnTokenizerThread(int64_t bytes, void (*step)(RowsCall&)) {
   const absl::Status status = context().tokenizers->Submit(bytes, [self = self(), step] { step(*self); });
   if (status.ok()) return;
-  NoRoom(status, [this, bytes, step](std::function<void()> waited) {
+  NoRoom(RejectReason::kQueueFull, status, [this, bytes, step](std::function<void()> waited) {
     context().tokenizers->WhenRoom(bytes, [self = self(), bytes, step, waited = std::move(waited)] {
       waited();
       self->OnTokenizerThread(bytes, step);
@@ -49,13 +49,13 @@ void RowsCall::OnTokenizerThread(int64_t bytes, void (*step)(RowsCall&)) {
 }
 
 template <typename WhenRoom>
-void RowsCall::NoRoom(const absl::Status& status, WhenRoom when_room) {
+void RowsCall::NoRoom(RejectReason reason, const absl::Status& status, WhenRoom when_room) {
   if (options().on_wait != nullptr) {
     options().on_wait(true);
     when_room([on_wait = options().on_wait] { on_wait(false); });
     return;
   }
-  context().metrics->Rejected(RejectReason::kQueueFull);
+  context().metrics->Rejected(reason);
   CallResult result;
   result.status = status;
   result.model = model_;
@@ -66,6 +66,27 @@ void RowsCall::NoRoom(const absl::Status& status, WhenRoom when_room) {
 int64_t RowsCall::Pushback(absl::Duration wait) const {
   if (context().clock->Now() + wait >= options().deadline) return -1;
   return std::max<int64_t>(1, absl::ToInt64Milliseconds(absl::Ceil(wait, absl::Milliseconds(1))));
+}
+
+int64_t RowsCall::RowBytes(const PlannedRow& row, ComputeMode mode) const {
+  const Encoder& encoder = *served().encoders.front();
+  const int64_t unstepped = encoder.max_unstepped_tokens();
+  if (context().memory == nullptr || !row.status.ok() || unstepped == 0 || row.num_tokens <= unstepped) return 0;
+  const int chunk_tokens = mode == ComputeMode::kChunked ? plan_.chunk_tokens : 0;
+  return encoder.RowBytes(
+      {row.ids, row.type_ids, mode, chunk_tokens, plan_.output, plan_.window_tokens, plan_.window_stride});
+}
+
+absl::Status RowsCall::CheckMemory(int i) const {
+  const PlannedRow& row = rows_[i];
+  const int64_t limit = context().memory == nullptr ? 0 : context().memory->max_bytes();
+  const int64_t bytes = limit == 0 ? 0 : RowBytes(row, row.mode);
+  if (bytes <= limit) return absl::OkStatus();
+  const int64_t least = RowBytes(row, ComputeMode::kRecurrent);
+  return absl::InvalidArgumentError(
+      absl::StrCat("inputs[", i, "]: ", row.num_tokens, " tokens need ", bytes, " bytes in the ",
+                   std::string(Name(row.mode)), " form, ", bytes / row.num_tokens, " a token; the limit is ", limit,
+                   " (max_memory_mib)", least <= limit ? absl::StrCat("; COMPUTE_MODE_RECURRENT needs ", least) : ""));
 }
 
 absl::Status RowsCall::CheckCaller() const {
@@ -113,8 +134,13 @@ void RowsCall::MakeRows() {
     rows_.push_back(MakeRow(i));
     if (tokenizes) context().metrics->Tokenized(plan_.model, context().clock->Now() - started);
     if (!rows_.back().status.ok() && !rows_stand_alone()) return Fail(rows_.back().status);
+    if (absl::Status status = CheckMemory(i); !status.ok()) {
+      rows_.back() = PlannedRow();
+      rows_.back().status = std::move(status);
+    }
     num_tokens_ += rows_.back().num_tokens;
     if (!runs) continue;
+    memory_bytes_ += RowBytes(rows_.back(), rows_.back().mode);
     if (absl::Status status = CheckTotalTokens(num_tokens_, context().limits); !status.ok()) {
       return Fail(std::move(status));
     }
@@ -134,6 +160,26 @@ void RowsCall::Submit() {
   if (finished()) return;
   if (absl::Status status = CheckCaller(); !status.ok()) return Fail(std::move(status));
   if (options().on_wait == nullptr && !InTime()) return;  // a stream waits
+  if (memory_bytes_ > 0 && !memory_.has_value()) {
+    MemoryBudget* const memory = context().memory;
+    if (memory->max_bytes() > 0 && memory_bytes_ > memory->max_bytes()) {
+      return Fail(absl::InvalidArgumentError(absl::StrCat("inputs: their long rows need ", memory_bytes_,
+                                                          " bytes together, the limit is ", memory->max_bytes(),
+                                                          " (max_memory_mib)")));
+    }
+    memory_ = memory->Take(memory_bytes_);
+    if (!memory_.has_value()) {
+      const absl::Status full = absl::ResourceExhaustedError(
+          absl::StrCat("memory: ", memory_bytes_, " bytes are needed, others have taken ", memory->taken_bytes(),
+                       " of ", memory->max_bytes(), " (max_memory_mib)"));
+      return NoRoom(RejectReason::kMemory, full, [this, memory](std::function<void()> waited) {
+        memory->WhenRoom(memory_bytes_, [self = self(), waited = std::move(waited)] {
+          waited();
+          self->Submit();
+        });
+      });
+    }
+  }
   const bool may_retry = options().on_wait != nullptr;  // then the rows must outlive a refusal
   std::vector<PendingRow> pending;
   for (size_t i = 0; i < rows_.size(); ++i) {
@@ -161,7 +207,7 @@ void RowsCall::Submit() {
   const absl::Status status = context().batcher->Submit(std::move(pending));
   if (status.ok()) return;
   if (!absl::IsResourceExhausted(status)) return Fail(status);
-  NoRoom(status, [this](std::function<void()> waited) {
+  NoRoom(RejectReason::kQueueFull, status, [this](std::function<void()> waited) {
     context().batcher->WhenRoom(
         num_tokens_,
         [self = self(), waited = std::move(waited)] {

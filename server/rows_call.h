@@ -15,6 +15,7 @@
 #include <cstdint>
 #include <functional>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -26,6 +27,8 @@
 #include "lion/v1/encoder.pb.h"
 #include "server/batcher.h"
 #include "server/call.h"
+#include "server/memory_budget.h"
+#include "server/metrics.h"
 #include "server/row_plan.h"
 #include "server/served_model.h"
 #include "server/validate.h"
@@ -87,11 +90,17 @@ class RowsCall : public Call {
   absl::Status CheckCaller() const;
   // Ends the call as refused for lack of room, or waits for it: then again is called when there may be some.
   template <typename WhenRoom>
-  void NoRoom(const absl::Status& status, WhenRoom when_room);
+  void NoRoom(RejectReason reason, const absl::Status& status, WhenRoom when_room);
+  // The device's memory that a row needs in that form; 0 for those that run in what is always there.
+  int64_t RowBytes(const PlannedRow& row, ComputeMode mode) const;
+  // INVALID_ARGUMENT if that is more than there is for all, naming the form that needs less.
+  absl::Status CheckMemory(int i) const;
 
   absl::Time tokenize_started_;
   absl::Duration tokenize_time_;
-  int64_t num_tokens_ = 0;  // of the good rows
+  int64_t num_tokens_ = 0;                    // of the good rows
+  int64_t memory_bytes_ = 0;                  // that the long ones among them need
+  std::optional<MemoryBudget::Hold> memory_;  // from when they are queued until the answer is on its way
   std::atomic<int> num_running_ = 0;
 };
 

@@ -55,17 +55,20 @@ ServedModels Twice(const ServedModels& models) {
 
 }  // namespace
 
-// Members are destroyed from the last to the first: gRPC before what its handlers reach, the tokenizer threads before
-// the batcher that they submit to, that before the executor which ends its calls and the health that it changes.
+// Members are destroyed from the last to the first: gRPC and HTTP before what their handlers reach, the tokenizer
+// threads before the batcher that they submit to, that before the executor which ends its calls and the health that it
+// changes.
 struct Server::Impl {
   Impl(Options opts, ServedModels served)
       : options(std::move(opts)),
         models(Numbered(std::move(served))),
         metrics(*models.Get()),
+        memory(options.max_memory_bytes > 0 ? options.max_memory_bytes : DefaultMemoryBytes(*models.Get())),
         executor(NumExecutorThreads()),
         health(kServiceName) {
     context.models = &models;
     context.limits = options.limits;
+    context.memory = &memory;
     context.executor = &executor;
     context.metrics = &metrics;
     context.gate = &gate;
@@ -97,6 +100,7 @@ struct Server::Impl {
   LiveModels models;
   Metrics metrics;
   Gate gate;
+  MemoryBudget memory;
   ServiceContext context;
   Executor executor;
   HealthService health;

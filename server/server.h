@@ -43,6 +43,7 @@ class Server {
     std::string metrics_listen = "0.0.0.0:9464";  // the same
     std::string http_listen;                      // the same (http_endpoint.h); empty = no HTTP
     ServiceLimits limits;
+    int64_t max_memory_bytes = 0;  // of long rows together (memory_budget.h); 0 = DefaultMemoryBytes
     int tokenizer_threads = 1;
     int64_t max_tokenizer_bytes = int64_t{256} << 20;       // text that waits for them or is in work
     TlsFiles tls;                                           // empty = plain text

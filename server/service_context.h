@@ -12,6 +12,7 @@
 #include "server/executor.h"
 #include "server/gate.h"
 #include "server/live_models.h"
+#include "server/memory_budget.h"
 #include "server/metrics.h"
 #include "server/tokenizer_pool.h"
 #include "server/validate.h"
@@ -22,6 +23,7 @@ struct ServiceContext {
   LiveModels* models = nullptr;  // a call takes the set once (Call::models)
   ServiceLimits limits;
   Batcher* batcher = nullptr;
+  MemoryBudget* memory = nullptr;  // null = no limit
   TokenizerPool* tokenizers = nullptr;
   Executor* executor = nullptr;
   Metrics* metrics = nullptr;

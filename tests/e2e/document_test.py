@@ -150,6 +150,29 @@ def test_a_cancelled_document_stops_and_is_counted_once(demo):
     demo.call("Embed", pb.EmbedRequest(inputs=[text_input("still there")]))
 
 
+def test_memory_is_counted_before_a_document_is_accepted():
+    def request(tokens, **windows):
+        return pb.EmbedDocumentRequest(input=ids_input([5 + i % 9000 for i in range(tokens)]), windows=pb.WindowOptions(**windows))
+
+    with Server([f"demo={DEMO / 'model'}"], "--dtype=float32", "--parallel_max_tokens=64", "--max_memory_mib=100") as server:
+        with refused(INVALID, "100000 tokens need", 100 << 20, "max_memory_mib", begins="input: "):
+            document(server, request(100_000, size_tokens=100))
+        # Not read yet, its answer is in the server: as much again is too much.
+        first = server.stub.EmbedDocument(request(10_000, size_tokens=2, stride_tokens=1), timeout=HANG_SECONDS)
+        next(first)
+        with refused(grpc.StatusCode.RESOURCE_EXHAUSTED, "others have taken", begins="memory: "):
+            document(server, request(10_000, size_tokens=2, stride_tokens=1))
+        assert server.metrics()['lion_rejected_total{reason="memory"}'] == 1
+        server.call("Embed", pb.EmbedRequest(inputs=[text_input("short rows need none of it")]))
+        assert sum(len(m.vectors.vectors) for m in first) == 9999
+        while True:  # it is given back soon after its last message
+            try:
+                assert len(document(server, request(10_000, size_tokens=2, stride_tokens=1))[1]) == 9999
+                break
+            except grpc.RpcError as error:
+                assert error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
 def test_the_tokenizer_is_bounded_by_its_limit(demo):
     """16 MiB that cannot be cut, and 16 MiB of tokens beyond the limit: named with their length, and no memory kept."""
     demo.call("Embed", pb.EmbedRequest(inputs=[text_input("warm " * 1000)]))

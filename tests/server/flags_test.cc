@@ -59,6 +59,7 @@ const Case kCases[] = {
     {"InputsNegative", [](auto* f) { f->max_inputs = -5; }, {"--max_inputs=-5"}},
     {"MessageNegative", [](auto* f) { f->max_message_mib = -5; }, {"--max_message_mib=-5", "2047"}},
     {"MessageLarge", [](auto* f) { f->max_message_mib = 2048; }, {"--max_message_mib=2048", "2047"}},
+    {"MemoryNegative", [](auto* f) { f->max_memory_mib = -1; }, {"--max_memory_mib=-1"}},
     {"ComputeThreads", [](auto* f) { f->compute_threads = -1; }, {"--compute_threads=-1"}},
     {"TokenizerThreads", [](auto* f) { f->tokenizer_threads = -1; }, {"--tokenizer_threads=-1"}},
     {"DrainDelay", [](auto* f) { f->drain_delay = absl::Seconds(-1); }, {"--drain_delay=-1s"}},
