@@ -29,7 +29,6 @@ namespace {
 
 using nlohmann::json;
 using ::testing::HasSubstr;
-using ::testing::Not;
 
 struct Answer {
   int code = 0;  // 0: the connection was closed without one
