@@ -80,8 +80,8 @@ __device__ void PlainStore(const AttentionParams& p, int token, int n, int num_k
   }
 }
 
-// state = A state + sum_j f_j k_j v_j^T. With A - 1, not A: near 1 a rounded A errs the same way at every tile, which after
-// 16,384 of them is 1e-3.
+// state = A state + sum_j f_j k_j v_j^T. With A - 1, not A: near 1 a rounded A errs the same way at every tile, which
+// after 16,384 of them is 1e-3.
 template <int D>
 __device__ void PlainUpdate(int n, bool backward, PlainShared<D>* sh) {
   const float lost = expm1f(static_cast<float>(sh->sum[n]));
