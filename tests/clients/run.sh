@@ -13,7 +13,7 @@
 #   search     examples/semantic-search: PostgreSQL with pgvector, the command line, the page in headless Chromium
 #   bulk       examples/bulk: Ray Data through two servers, killed half way
 #
-# A stage whose tools are not installed fails, and says what is missing: ./dev setup clients brings it.
+# A stage whose tools are not installed fails, and says what is missing: ./dev setup clients examples brings it.
 #
 # Needs build/venv and build/release/bin/lion-server (./dev build). What it installs and builds lies under build/clients;
 # reports for tools/test_summary.py under build/test. Each stage prints how long it took; exit 1 if one failed.
@@ -142,7 +142,7 @@ main() {
     [[ " ${ALL[*]} " == *" $stage "* ]] || { echo "tests/clients/run.sh: no stage '$stage'; there are: ${ALL[*]}" >&2; exit 2; }
     reason=$(missing "$stage")
     if [[ -n $reason ]]; then
-      say "$stage: FAILED: $reason; ./dev setup clients brings it"
+      say "$stage: FAILED: $reason; ./dev setup clients examples brings it"
       failed=1
       continue
     fi
