@@ -81,4 +81,19 @@ absl::Status ApiKeys::Check(std::optional<absl::string_view> authorization) cons
   return absl::OkStatus();
 }
 
+void LiveApiKeys::Set(ApiKeys keys) {
+  auto next = std::make_shared<const ApiKeys>(std::move(keys));
+  absl::MutexLock lock(&mu_);
+  keys_.swap(next);
+}
+
+absl::Status LiveApiKeys::Check(std::optional<absl::string_view> authorization) const {
+  std::shared_ptr<const ApiKeys> keys;
+  {
+    absl::ReaderMutexLock lock(&mu_);
+    keys = keys_;
+  }
+  return keys->Check(authorization);
+}
+
 }  // namespace lion

@@ -8,13 +8,17 @@
 
 #include <array>
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "absl/synchronization/mutex.h"
 
 namespace lion {
 
@@ -39,6 +43,19 @@ class ApiKeys {
     std::array<uint8_t, 32> sha256;
   };
   std::vector<Key> keys_;
+};
+
+// The keys in force, which may be replaced while calls are checked. Thread-safe.
+class LiveApiKeys {
+ public:
+  explicit LiveApiKeys(ApiKeys keys) : keys_(std::make_shared<const ApiKeys>(std::move(keys))) {}
+
+  void Set(ApiKeys keys);
+  absl::Status Check(std::optional<absl::string_view> authorization) const;  // by the newest keys
+
+ private:
+  mutable absl::Mutex mu_;
+  std::shared_ptr<const ApiKeys> keys_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace lion

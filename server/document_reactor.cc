@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/mutex.h"
 #include "server/admission.h"
+#include "server/call_log.h"
 #include "server/document_call.h"
 #include "server/metrics.h"
 #include "server/status_map.h"
@@ -168,8 +169,8 @@ class DocumentReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     finished_ = true;
     const absl::Time now = context_->clock->Now();
     if (status.ok() && now >= deadline_) status = absl::DeadlineExceededError("the deadline passed");
-    context_->metrics->RpcEnded(Rpc::kEmbedDocument, call_->model(), status.code(),
-                                std::max(now - started_, absl::ZeroDuration()));
+    EndCall(*context_, {Rpc::kEmbedDocument, call_->model(), status, std::max(now - started_, absl::ZeroDuration()),
+                        TraceOf(*rpc_context_)});
     Finish(ToGrpcStatus(status));
   }
 

@@ -68,6 +68,21 @@ ABSL_FLAG(
     int64_t, max_memory_mib, lion::FlagValues().max_memory_mib,
     "what long rows that were taken may need together, in MiB; 0 = three quarters of the memory that is free once "
     "the models are loaded, on GPUs what is free on the one that has least");
+ABSL_FLAG(int64_t, max_connection_calls, lion::FlagValues().max_connection_calls,
+          "calls at once on one connection, streams too; the next wait in their client; 0 = 4096");
+ABSL_FLAG(absl::Duration, max_connection_idle, lion::FlagValues().max_connection_idle,
+          "a connection without a call is closed after this long; 0 = never");
+ABSL_FLAG(absl::Duration, max_connection_age, lion::FlagValues().max_connection_age,
+          "a connection is told to end after this long, give or take a tenth; 0 = never");
+ABSL_FLAG(absl::Duration, max_connection_age_grace, lion::FlagValues().max_connection_age_grace,
+          "how long its calls may then take before they are cut; 0 = as long as they like");
+ABSL_FLAG(int64_t, max_connection_memory_mib, lion::FlagValues().max_connection_memory_mib,
+          "what gRPC may hold for all connections and incoming messages, in MiB; 0 = the larger of 1024 and 16 * "
+          "max_message_mib");
+ABSL_FLAG(absl::Duration, keepalive_interval, lion::FlagValues().keepalive_interval,
+          "a connection silent for this long is asked for a sign of life, and closed without one; 0 = 5m");
+ABSL_FLAG(absl::Duration, min_ping_interval, lion::FlagValues().min_ping_interval,
+          "clients that ping more often than this are sent away; 0 = 10s");
 ABSL_FLAG(int64_t, compute_threads, lion::FlagValues().compute_threads, "threads of the encoder; 0 = one a core");
 ABSL_FLAG(int64_t, tokenizer_threads, lion::FlagValues().tokenizer_threads,
           "threads of the tokenizer; 0 = one for two cores");
@@ -78,6 +93,11 @@ ABSL_FLAG(std::string, tls_client_ca, lion::FlagValues().tls_client_ca,
           "PEM file of the authority that callers' certificates must come from; empty = callers need none");
 ABSL_FLAG(std::string, api_key_file, lion::FlagValues().api_key_file,
           "lines 'NAME SHA256HEX', # comments: who may call with 'authorization: Bearer KEY'; empty = everybody");
+ABSL_FLAG(absl::Duration, reload_interval, lion::FlagValues().reload_interval,
+          "how often keys and certificates are looked at, and read again where their files have changed, as at SIGHUP; "
+          "0 = 10s");
+ABSL_FLAG(bool, watch_models, lion::FlagValues().watch_models,
+          "look at model directories too, and load a changed one beside the version that serves, as at SIGHUP");
 ABSL_FLAG(absl::Duration, drain_delay, lion::FlagValues().drain_delay,
           "after SIGTERM, how long calls are served as before while health says NOT_SERVING");
 ABSL_FLAG(absl::Duration, drain_timeout, lion::FlagValues().drain_timeout,
@@ -97,6 +117,10 @@ constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();  // the wire
 constexpr int64_t kMaxQueueTokens = int64_t{1} << 40;
 constexpr int64_t kMaxThreads = 1024;
 constexpr int64_t kMaxInputs = 1 << 20;
+constexpr int64_t kMaxConnectionCalls = 1 << 20;
+constexpr int64_t kMaxConnectionMemoryMib = int64_t{1} << 24;
+constexpr int64_t kDefaultConnectionMemoryMib = 1024;
+constexpr absl::Duration kMaxDuration = absl::Hours(24 * 24);  // gRPC counts milliseconds in an int
 
 absl::Status Bad(absl::string_view flag, absl::string_view value, absl::string_view allowed) {
   return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": ", allowed));
@@ -258,12 +282,21 @@ FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
   flags.max_inputs = absl::GetFlag(FLAGS_max_inputs);
   flags.max_message_mib = absl::GetFlag(FLAGS_max_message_mib);
   flags.max_memory_mib = absl::GetFlag(FLAGS_max_memory_mib);
+  flags.max_connection_calls = absl::GetFlag(FLAGS_max_connection_calls);
+  flags.max_connection_idle = absl::GetFlag(FLAGS_max_connection_idle);
+  flags.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
+  flags.max_connection_age_grace = absl::GetFlag(FLAGS_max_connection_age_grace);
+  flags.max_connection_memory_mib = absl::GetFlag(FLAGS_max_connection_memory_mib);
+  flags.keepalive_interval = absl::GetFlag(FLAGS_keepalive_interval);
+  flags.min_ping_interval = absl::GetFlag(FLAGS_min_ping_interval);
   flags.compute_threads = absl::GetFlag(FLAGS_compute_threads);
   flags.tokenizer_threads = absl::GetFlag(FLAGS_tokenizer_threads);
   flags.tls_cert = absl::GetFlag(FLAGS_tls_cert);
   flags.tls_key = absl::GetFlag(FLAGS_tls_key);
   flags.tls_client_ca = absl::GetFlag(FLAGS_tls_client_ca);
   flags.api_key_file = absl::GetFlag(FLAGS_api_key_file);
+  flags.reload_interval = absl::GetFlag(FLAGS_reload_interval);
+  flags.watch_models = absl::GetFlag(FLAGS_watch_models);
   flags.drain_delay = absl::GetFlag(FLAGS_drain_delay);
   flags.drain_timeout = absl::GetFlag(FLAGS_drain_timeout);
   flags.log_format = absl::GetFlag(FLAGS_log_format);
@@ -293,6 +326,8 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
       {"max_inputs", flags.max_inputs, kMaxInputs},
       {"max_message_mib", flags.max_message_mib, kMaxMessageMib},
       {"max_memory_mib", flags.max_memory_mib, kMaxMemoryMib},
+      {"max_connection_calls", flags.max_connection_calls, kMaxConnectionCalls},
+      {"max_connection_memory_mib", flags.max_connection_memory_mib, kMaxConnectionMemoryMib},
       {"compute_threads", flags.compute_threads, kMaxThreads},
       {"tokenizer_threads", flags.tokenizer_threads, kMaxThreads},
   };
@@ -324,6 +359,32 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
       return Bad("mode", flags.mode, "takes auto, parallel, chunked, recurrent");
     }
   }
+  const struct {
+    const char* flag;
+    absl::Duration value;
+  } durations[] = {
+      {"max_connection_idle", flags.max_connection_idle},
+      {"max_connection_age", flags.max_connection_age},
+      {"max_connection_age_grace", flags.max_connection_age_grace},
+      {"keepalive_interval", flags.keepalive_interval},
+      {"min_ping_interval", flags.min_ping_interval},
+  };
+  for (const auto& duration : durations) {
+    const bool too_short = duration.value != absl::ZeroDuration() && duration.value < absl::Milliseconds(1);
+    if (too_short || duration.value > kMaxDuration) {
+      return Bad(duration.flag, absl::FormatDuration(duration.value), "takes 1ms to 576h, or 0 for its default");
+    }
+  }
+  if (flags.max_connection_memory_mib != 0 &&
+      flags.max_connection_memory_mib < 4 * OrDefault(flags.max_message_mib, kDefaultMaxMessageMib)) {
+    return Bad("max_connection_memory_mib", absl::StrCat(flags.max_connection_memory_mib),
+               absl::StrCat("takes 4 messages at least: --max_message_mib is ",
+                            OrDefault(flags.max_message_mib, kDefaultMaxMessageMib)));
+  }
+  if (flags.reload_interval < absl::ZeroDuration()) {
+    return Bad("reload_interval", absl::FormatDuration(flags.reload_interval),
+               "takes more than 0s, or 0 for its default");
+  }
   if (flags.drain_delay < absl::ZeroDuration()) {
     return Bad("drain_delay", absl::FormatDuration(flags.drain_delay), "takes 0s or more");
   }
@@ -352,6 +413,19 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));
   server.limits.max_message_bytes = OrDefault(flags.max_message_mib, kDefaultMaxMessageMib) << 20;
   server.max_memory_bytes = flags.max_memory_mib << 20;
+  ConnectionLimits& connections = server.connections;
+  const auto or_default = [](absl::Duration value, absl::Duration if_zero) {
+    return value == absl::ZeroDuration() ? if_zero : value;
+  };
+  connections.max_calls = static_cast<int>(OrDefault(flags.max_connection_calls, connections.max_calls));
+  connections.max_idle = or_default(flags.max_connection_idle, absl::InfiniteDuration());
+  connections.max_age = or_default(flags.max_connection_age, absl::InfiniteDuration());
+  connections.max_age_grace = or_default(flags.max_connection_age_grace, absl::InfiniteDuration());
+  connections.max_memory_bytes = OrDefault(flags.max_connection_memory_mib,
+                                           std::max(kDefaultConnectionMemoryMib, server.limits.max_message_bytes >> 16))
+                                 << 20;
+  connections.keepalive_interval = or_default(flags.keepalive_interval, connections.keepalive_interval);
+  connections.min_ping_interval = or_default(flags.min_ping_interval, connections.min_ping_interval);
   server.drain_delay = flags.drain_delay;
   server.drain_timeout = flags.drain_timeout == absl::ZeroDuration() ? FlagValues().drain_timeout : flags.drain_timeout;
   config.compute_threads = static_cast<int>(OrDefault(flags.compute_threads, std::max(num_cores, 1)));
@@ -370,6 +444,15 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   absl::StatusOr<std::vector<ModelSpec>> specs = CheckModels(models);
   if (!specs.ok()) return specs.status();
   config.models = *std::move(specs);
+  Reloader::Options& reloading = config.reloading;
+  reloading.api_key_file = flags.api_key_file;
+  reloading.tls_cert = flags.tls_cert;
+  reloading.tls_key = flags.tls_key;
+  reloading.tls_client_ca = flags.tls_client_ca;
+  for (const ModelSpec& model : config.models) reloading.model_directories.push_back(model.directory);
+  reloading.interval =
+      flags.reload_interval == absl::ZeroDuration() ? FlagValues().reload_interval : flags.reload_interval;
+  reloading.watch_models = flags.watch_models;
   return config;
 }
 

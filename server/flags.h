@@ -15,6 +15,7 @@
 #include "absl/time/time.h"
 #include "model/types.h"
 #include "server/log.h"
+#include "server/reloader.h"
 #include "server/server.h"
 
 namespace lion {
@@ -35,12 +36,21 @@ struct FlagValues {
   int64_t max_inputs = 0;
   int64_t max_message_mib = 0;
   int64_t max_memory_mib = 0;
+  int64_t max_connection_calls = 0;
+  absl::Duration max_connection_idle = absl::ZeroDuration();
+  absl::Duration max_connection_age = absl::ZeroDuration();
+  absl::Duration max_connection_age_grace = absl::ZeroDuration();
+  int64_t max_connection_memory_mib = 0;
+  absl::Duration keepalive_interval = absl::Minutes(5);
+  absl::Duration min_ping_interval = absl::Seconds(10);
   int64_t compute_threads = 0;
   int64_t tokenizer_threads = 0;
   std::string tls_cert;
   std::string tls_key;
   std::string tls_client_ca;
   std::string api_key_file;
+  absl::Duration reload_interval = absl::Seconds(10);
+  bool watch_models = false;
   absl::Duration drain_delay = absl::ZeroDuration();
   absl::Duration drain_timeout = absl::Seconds(30);
   std::string log_format = "text";
@@ -53,6 +63,7 @@ struct ModelSpec {
 
 struct ServerConfig {
   Server::Options server;
+  Reloader::Options reloading;                 // all but load_model
   std::vector<ModelSpec> models;               // at least one
   std::vector<std::string> devices = {"cpu"};  // or "cuda:N" ..., each once
   DType dtype = DType::kFloat32;

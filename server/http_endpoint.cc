@@ -164,6 +164,9 @@ std::unique_ptr<Pending> HttpEndpoint::Impl::Begin(MHD_Connection* connection, c
     request.model = route.model;
     request.authorization = Header(connection, MHD_HTTP_HEADER_AUTHORIZATION);
     request.peer = Peer(connection);
+    if (const auto trace = Header(connection, "traceparent"); trace.has_value()) {
+      request.trace = ParseTraceParent(*trace);
+    }
     request.timeout = Timeout(connection);
     if (const auto length = Header(connection, MHD_HTTP_HEADER_CONTENT_LENGTH); length.has_value()) {
       // libmicrohttpd has refused what is no number; what is too large for this one is too large.

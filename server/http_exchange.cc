@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/admission.h"
 #include "server/bytes.h"
+#include "server/call_log.h"
 #include "server/http_messages.h"
 
 namespace lion {
@@ -210,8 +211,8 @@ void HttpExchange::Complete(CallResult result) {
     reply_ = {error.code, std::move(error.body), error.retry_after_ms};
   }
   Hold(static_cast<int64_t>(reply_.body.size()));
-  context_->metrics->RpcEnded(request_.rpc, result.model, result.status.code(),
-                              std::max(now - started_, absl::ZeroDuration()));
+  EndCall(*context_,
+          {request_.rpc, result.model, result.status, std::max(now - started_, absl::ZeroDuration()), request_.trace});
   const std::function<void()> done = std::move(done_);
   done();
 }

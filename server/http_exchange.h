@@ -30,6 +30,7 @@
 #include "server/gate.h"
 #include "server/metrics.h"
 #include "server/service_context.h"
+#include "server/trace_context.h"
 
 namespace lion {
 
@@ -52,6 +53,7 @@ class HttpExchange : public InFlightCall, public std::enable_shared_from_this<Ht
     std::string model;               // kHttpModels: the one asked for; empty = all
     std::optional<std::string> authorization;
     std::string peer;                                   // tells its connection from others (CallerOf)
+    std::optional<TraceContext> trace;                  // the caller's, for the log
     int64_t content_length = -1;                        // -1 = not told
     absl::Duration timeout = absl::InfiniteDuration();  // how long the caller will wait
   };

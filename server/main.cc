@@ -26,9 +26,11 @@
 #include "model/crossover_cache.h"
 #include "model/model.h"
 #include "server/build_info.h"
+#include "server/connections.h"
 #include "server/ending.h"
 #include "server/flags.h"
 #include "server/log.h"
+#include "server/reloader.h"
 #include "server/server.h"
 
 namespace lion {
@@ -37,8 +39,9 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitRefused = 2;
 
-// SIGTERM and SIGINT, taken by one thread. Before ServeSignals a signal ends the process at once (nothing has been
-// accepted yet); after it the first is announced, and the second ends the process with 1.
+// SIGTERM, SIGINT and SIGHUP, taken by one thread. Before ServeSignals the first two end the process at once (nothing
+// has been accepted yet); after it the first of them is announced, and the second ends the process with 1. SIGHUP asks
+// the reloader; before ServeSignals everything is being read anyway.
 class Signals {
  public:
   // Before any other thread starts: they inherit the blocked signals. Never destroyed.
@@ -46,18 +49,25 @@ class Signals {
     sigemptyset(&set_);
     sigaddset(&set_, SIGTERM);
     sigaddset(&set_, SIGINT);
+    sigaddset(&set_, SIGHUP);
     pthread_sigmask(SIG_BLOCK, &set_, nullptr);
     std::thread([this] { Run(); }).detach();
   }
 
-  void ServeSignals() { serving_ = true; }
+  // reloader is borrowed, for as long as the process.
+  void ServeSignals(Reloader* reloader) { reloader_ = reloader; }
 
  private:
   void Run() {
     for (bool first = true;;) {
       int number = 0;
       if (sigwait(&set_, &number) != 0) continue;
-      if (!serving_) {
+      Reloader* const reloader = reloader_;
+      if (number == SIGHUP) {
+        if (reloader != nullptr) reloader->Request();
+        continue;
+      }
+      if (reloader == nullptr) {
         LogInfo("signal while loading: stopped");
         _exit(0);
       }
@@ -72,7 +82,7 @@ class Signals {
 
   Ending* const ending_;
   sigset_t set_;
-  std::atomic<bool> serving_ = false;
+  std::atomic<Reloader*> reloader_ = nullptr;  // null while loading
 };
 
 int NumCores() { return std::max(1, static_cast<int>(std::thread::hardware_concurrency())); }
@@ -82,31 +92,19 @@ int Refuse(const absl::Status& status) {
   return kExitRefused;
 }
 
-// Loads config's models in order. The crossover is measured on the first and holds for all: so one flag reproduces it.
-absl::StatusOr<std::vector<std::unique_ptr<Model>>> LoadModels(const ServerConfig& config, ComputePool* pool) {
-  std::vector<std::unique_ptr<Model>> models;
-  for (const ModelSpec& spec : config.models) {
-    LogInfo(absl::StrCat("loading model ", spec.name, " from ", spec.directory));
-    ModelOptions options;
-    options.directory = spec.directory;
-    options.devices = config.devices;
-    options.max_batch_tokens = config.max_batch_tokens;
-    options.memory_share = 1.0 / static_cast<double>(config.models.size() - models.size());
-    options.dtype = config.dtype;
-    options.chunk_tokens = config.chunk_tokens;
-    options.crossover_cache = CrossoverCache::DefaultPath();
-    options.parallel_max_tokens =
-        models.empty() ? config.parallel_max_tokens : models.front()->info().parallel_max_tokens;
-    absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, pool);
-    if (!model.ok()) {
-      return absl::Status(model.status().code(), absl::StrCat("model ", spec.name, ": ", model.status().message()));
-    }
-    models.push_back(*std::move(model));
+// Loads one of config's models. options: what differs from model to model.
+absl::StatusOr<ServedModel> LoadModel(const ModelSpec& spec, const ServerConfig& config, ModelOptions options,
+                                      ComputePool* pool) {
+  options.directory = spec.directory;
+  options.devices = config.devices;
+  options.dtype = config.dtype;
+  options.chunk_tokens = config.chunk_tokens;
+  options.crossover_cache = CrossoverCache::DefaultPath();
+  absl::StatusOr<std::unique_ptr<Model>> loaded = Model::Load(options, pool);
+  if (!loaded.ok()) {
+    return absl::Status(loaded.status().code(), absl::StrCat("model ", spec.name, ": ", loaded.status().message()));
   }
-  return models;
-}
-
-ServedModel Serve(const ModelSpec& spec, const ServerConfig& config, Model* model) {
+  const std::shared_ptr<Model> model = *std::move(loaded);
   ServedModel served;
   served.name = spec.name;
   served.info = model->info();
@@ -115,7 +113,24 @@ ServedModel Serve(const ModelSpec& spec, const ServerConfig& config, Model* mode
   served.max_sequence_tokens = served.info.max_positions == 0
                                    ? config.max_sequence_tokens
                                    : std::min(config.max_sequence_tokens, served.info.max_positions);
+  served.owner = model;
   return served;
+}
+
+// All of them, in order. The crossover is measured on the first and holds for all: so one flag reproduces it.
+absl::StatusOr<ServedModels> LoadModels(const ServerConfig& config, ComputePool* pool) {
+  ServedModels models;
+  for (const ModelSpec& spec : config.models) {
+    LogInfo(absl::StrCat("loading model ", spec.name, " from ", spec.directory));
+    ModelOptions options;
+    options.max_batch_tokens = config.max_batch_tokens;
+    options.memory_share = 1.0 / static_cast<double>(config.models.size() - models.size());
+    options.parallel_max_tokens = models.empty() ? config.parallel_max_tokens : models.front().info.parallel_max_tokens;
+    absl::StatusOr<ServedModel> model = LoadModel(spec, config, options, pool);
+    if (!model.ok()) return model.status();
+    models.push_back(*std::move(model));
+  }
+  return models;
 }
 
 void LogModel(const ServedModel& model) {
@@ -145,6 +160,8 @@ int Main(int argc, char** argv) {
     LogWarning("--api_key_file without TLS: keys travel in the clear; set --tls_cert and --tls_key");
   }
 
+  LogInfo(absl::StrCat("up to ", RaiseOpenFiles(), " open files, so fewer connections than that"));
+
   ComputePool pool(ComputePool::Options{.num_threads = config->compute_threads});
   if (config->measure_dtype) {
     const absl::StatusOr<CpuDTypeChoice> choice = ChooseCpuDType(&pool);
@@ -154,22 +171,32 @@ int Main(int argc, char** argv) {
                          choice->speedup == 0 ? ", this CPU has no bfloat16"
                                               : absl::StrFormat(", bfloat16 is %.1f times as fast", choice->speedup)));
   }
-  absl::StatusOr<std::vector<std::unique_ptr<Model>>> models = LoadModels(*config, &pool);
+  Reloader::Options reloading = config->reloading;
+  reloading.load_model = [&config, &pool](int index, const ServedModel& current) {
+    // As the version that serves: the same forms for the same lengths, and batches that the queue is set to.
+    ModelOptions options;
+    options.max_batch_tokens = current.info.max_batch_tokens;
+    options.parallel_max_tokens = current.info.parallel_max_tokens;
+    absl::StatusOr<ServedModel> model = LoadModel(config->models[index], *config, options, &pool);
+    if (model.ok()) LogModel(*model);
+    return model;
+  };
+  Reloader& reloader = *new Reloader(std::move(reloading));  // like ending
+
+  absl::StatusOr<ServedModels> models = LoadModels(*config, &pool);
   if (!models.ok()) return Refuse(models.status());
-  std::vector<ServedModel> served;
   std::vector<std::string> names;
-  for (size_t i = 0; i < models->size(); ++i) {
-    served.push_back(Serve(config->models[i], *config, (*models)[i].get()));
-    names.push_back(served.back().name);
-    LogModel(served.back());
+  for (const ServedModel& model : *models) {
+    names.push_back(model.name);
+    LogModel(model);
   }
   // Rows of one length take one form only if these are the same; so do their bits.
-  LogInfo(absl::StrCat("to reproduce: --parallel_max_tokens=", served.front().info.parallel_max_tokens,
-                       " --chunk_tokens=", served.front().info.chunk_tokens,
-                       " --dtype=", std::string(Name(served.front().info.dtype))));
+  LogInfo(absl::StrCat("to reproduce: --parallel_max_tokens=", models->front().info.parallel_max_tokens,
+                       " --chunk_tokens=", models->front().info.chunk_tokens,
+                       " --dtype=", std::string(Name(models->front().info.dtype))));
 
   config->server.on_device_lost = ending.WatchDevices(static_cast<int>(config->devices.size()));
-  absl::StatusOr<std::unique_ptr<Server>> created = Server::Create(config->server, served);
+  absl::StatusOr<std::unique_ptr<Server>> created = Server::Create(config->server, *std::move(models));
   if (!created.ok()) {
     LogError(created.status().message());
     return kExitFailed;
@@ -179,14 +206,15 @@ int Main(int argc, char** argv) {
     LogError(status.message());
     return kExitFailed;
   }
-  signals.ServeSignals();
+  signals.ServeSignals(&reloader);
   server->Open();
+  reloader.Start(server.get());
   const std::string& http = server->http_address();
   LogInfo(absl::StrCat("ready grpc=", server->address(), " metrics=", server->metrics_address(),
                        " models=", absl::StrJoin(names, ","), http.empty() ? "" : " http=", http));
 
   const ProcessEnd end = DrainAtEnd(server.get(), &ending);
-  if (end.at_once) _exit(end.exit_code);
+  if (end.at_once || !reloader.Stop()) _exit(end.exit_code);
   return end.exit_code;
 }
 

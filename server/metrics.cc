@@ -66,6 +66,8 @@ constexpr std::string_view kRpcNames[] = {"Embed",
                                           "kserve.RepositoryIndex"};
 constexpr std::string_view kDropReasons[] = {"cancelled", "deadline", "drain"};
 constexpr std::string_view kRejectReasons[] = {"queue_full", "deadline", "memory", "draining", "unauthenticated"};
+constexpr std::string_view kReloadKinds[] = {"api_keys", "tls", "model"};
+constexpr std::string_view kReloadResults[] = {"refused", "ok"};  // by bool
 constexpr std::string_view kCodeNames[] = {
     "OK",        "CANCELLED",      "UNKNOWN",           "INVALID_ARGUMENT",   "DEADLINE_EXCEEDED",
     "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION",
@@ -78,6 +80,7 @@ constexpr size_t kNumCodes = std::size(kCodeNames);
 static_assert(kNumRpcs == static_cast<size_t>(Rpc::kKserveRepositoryIndex) + 1);
 static_assert(std::size(kDropReasons) == static_cast<size_t>(DropReason::kDrain) + 1);
 static_assert(std::size(kRejectReasons) == static_cast<size_t>(RejectReason::kUnauthenticated) + 1);
+static_assert(std::size(kReloadKinds) == static_cast<size_t>(ReloadKind::kModel) + 1);
 static_assert(kNumCodes == static_cast<size_t>(absl::StatusCode::kUnauthenticated) + 1);
 
 template <typename Enum>
@@ -168,8 +171,10 @@ struct Metrics::Impl {
   Gauge* in_flight[kNumRpcs];
   Counter* rejected[std::size(kRejectReasons)];
   Counter* dropped[std::size(kDropReasons)];
+  Counter* reloads[std::size(kReloadKinds)][std::size(kReloadResults)];
   std::vector<Gauge*> device_up;
   Counter* batch_retries;
+  Counter* log_suppressed;
   std::unique_ptr<MetricsEndpoint> endpoint;  // last: its thread reads the above
 };
 
@@ -192,11 +197,15 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
   auto& batch_sequences = HistogramFamily("lion_batch_sequences", "Sequences of a batch.");
   auto& rejected_family = CounterFamily("lion_rejected_total", "Calls refused before any work, by reason.");
   auto& dropped_family = CounterFamily("lion_dropped_total", "Sequences taken and then dropped unrun, by reason.");
+  auto& reloads_family =
+      CounterFamily("lion_reloads_total", "Files read again while serving, by what and whether they were taken.");
   auto& bad_rows = CounterFamily("lion_bad_rows_total", "Sequences whose answer held NaN or infinity.");
   auto& device_up_family = GaugeFamily("lion_device_up", "1 while batches run on the device, 0 when it was lost.");
   batch_retries =
       &CounterFamily("lion_batch_retries_total", "Batches that went back to the queue, because their device was lost.")
            .Add({});
+  log_suppressed =
+      &CounterFamily("lion_log_suppressed_total", "Lines about failed calls that were left out of the log.").Add({});
   model_info = &GaugeFamily("lion_model_info", "1 for each replica of a served model.");
   auto& build_info = GaugeFamily("lion_build_info", "1, with what this server was built from.");
 
@@ -207,6 +216,13 @@ Metrics::Impl::Impl(const std::vector<ServedModel>& models)
   }
   for (size_t reason = 0; reason < std::size(kDropReasons); ++reason) {
     dropped[reason] = &dropped_family.Add({{"reason", std::string(kDropReasons[reason])}});
+  }
+
+  for (size_t kind = 0; kind < std::size(kReloadKinds); ++kind) {
+    for (size_t ok = 0; ok < std::size(kReloadResults); ++ok) {
+      reloads[kind][ok] =
+          &reloads_family.Add({{"what", std::string(kReloadKinds[kind])}, {"result", std::string(kReloadResults[ok])}});
+    }
   }
 
   const Histogram::BucketBoundaries token_buckets = PowersOfTwo(24);
@@ -339,6 +355,10 @@ void Metrics::ModelReplaced(int model, const ServedModel& version) {
   series = impl_->AddModelInfo(version);
   impl_->scraped->Replace(model, version.encoders, version.owner);
 }
+
+void Metrics::LogSuppressed() { impl_->log_suppressed->Increment(); }
+
+void Metrics::Reloaded(ReloadKind kind, bool ok) { impl_->reloads[Index(kind)][ok ? 1 : 0]->Increment(); }
 
 void Metrics::DeviceLost(int device) { impl_->device_up[device]->Set(0); }
 

@@ -63,6 +63,8 @@ enum class Rpc {
 enum class DropReason { kCancelled, kDeadline, kDrain };                                  // rows
 enum class RejectReason { kQueueFull, kDeadline, kMemory, kDraining, kUnauthenticated };  // calls
 
+enum class ReloadKind { kApiKeys, kTls, kModel };
+
 std::string_view Name(Rpc rpc);  // "Embed", ...: the label
 
 // "OK", "INVALID_ARGUMENT", ...: the label of a status code.
@@ -99,6 +101,12 @@ class Metrics {
 
   // A new version of a model is served in place of the one before: what lion_model_info and the devices' use say of it.
   void ModelReplaced(int model, const ServedModel& version);
+
+  // A line of the log that was left out, because there were too many.
+  void LogSuppressed();
+
+  // What was read again has taken the place of the one before, or was bad and has not.
+  void Reloaded(ReloadKind kind, bool ok);
 
   // device: index into the devices that all models share.
   void DeviceLost(int device);

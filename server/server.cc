@@ -5,6 +5,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <optional>
 #include <thread>
 #include <utility>
 
@@ -12,6 +13,8 @@
 #include "grpcpp/ext/proto_server_reflection_plugin.h"
 #include "grpcpp/server.h"
 #include "grpcpp/server_builder.h"
+#include "server/call_log.h"
+#include "server/connections.h"
 #include "server/encoder_service.h"
 #include "server/executor.h"
 #include "server/gate.h"
@@ -62,6 +65,7 @@ struct Server::Impl {
   Impl(Options opts, ServedModels served)
       : options(std::move(opts)),
         models(Numbered(std::move(served))),
+        tls(options.tls),
         metrics(*models.Get()),
         memory(options.max_memory_bytes > 0 ? options.max_memory_bytes : DefaultMemoryBytes(*models.Get())),
         executor(NumExecutorThreads()),
@@ -72,7 +76,9 @@ struct Server::Impl {
     context.executor = &executor;
     context.metrics = &metrics;
     context.gate = &gate;
-    context.api_keys = options.api_keys.has_value() ? &*options.api_keys : nullptr;
+    context.call_log = &call_log;
+    if (options.api_keys.has_value()) context.api_keys = &api_keys.emplace(*options.api_keys);
+    releasable.resize(models.Get()->size());
     context.clock = options.clock;
     Batcher::Options batching;
     batching.max_queue_tokens = options.limits.max_queue_tokens;
@@ -98,9 +104,13 @@ struct Server::Impl {
 
   const Options options;
   LiveModels models;
+  std::vector<bool> releasable;  // of each model: the batcher's other entry holds a version that is served no more
+  std::optional<LiveApiKeys> api_keys;
+  LiveTls tls;
   Metrics metrics;
   Gate gate;
   MemoryBudget memory;
+  CallLog call_log;
   ServiceContext context;
   Executor executor;
   HealthService health;
@@ -151,10 +161,11 @@ absl::StatusOr<std::unique_ptr<Server>> Server::Create(Options options, ServedMo
   builder.RegisterService(impl->health.service());
   builder.SetMaxReceiveMessageSize(static_cast<int>(opts.limits.max_message_bytes));
   builder.SetMaxSendMessageSize(-1);  // kMaxAnswerBytes is checked before an answer is computed
+  Apply(opts.connections, &builder);
   // Or a second server on the same port would silently take half of the calls.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   int port = 0;
-  builder.AddListeningPort(opts.listen, MakeCredentials(opts.tls), &port);
+  builder.AddListeningPort(opts.listen, impl->tls.Credentials(), &port);
   impl->grpc_server = builder.BuildAndStart();
   if (impl->grpc_server == nullptr || port == 0) {
     return absl::UnavailableError(
@@ -186,6 +197,57 @@ absl::Status Server::WarmUp() {
     if (!status.ok()) return status;
   }
   return absl::OkStatus();
+}
+
+void Server::SetApiKeys(ApiKeys keys) { impl_->api_keys->Set(std::move(keys)); }
+
+void Server::SetTls(TlsFiles files) { impl_->tls.Set(std::move(files)); }
+
+std::shared_ptr<const ServedModels> Server::models() const { return impl_->models.Get(); }
+
+absl::Status Server::ReplaceModel(int index, ServedModel model) {
+  Impl& impl = *impl_;
+  ServedModels next = *impl.models.Get();
+  ServedModel& entry = next[index];
+  if (!ReleaseOldModels() && impl.releasable[index]) {
+    return absl::FailedPreconditionError(
+        absl::StrCat("model ", entry.name, ": calls still run on the version before ", entry.info.version));
+  }
+  bool same_devices = model.info.devices == entry.info.devices && model.encoders.size() == entry.encoders.size();
+  for (size_t i = 0; same_devices && i < model.encoders.size(); ++i) {
+    same_devices = model.encoders[i]->max_concurrent_batches() == entry.encoders[i]->max_concurrent_batches();
+  }
+  if (!same_devices) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("model ", entry.name, ": is on ", model.info.device, ", not on ", entry.info.device));
+  }
+  if (absl::Status status = lion::WarmUp(model, impl.options.limits.default_mode); !status.ok()) return status;
+
+  // The batcher has two entries for each model; the one that does not serve has no rows.
+  const int num_models = static_cast<int>(next.size());
+  model.name = entry.name;
+  model.queue_index = entry.queue_index == index ? index + num_models : index;
+  impl.batcher->Replace(model.queue_index, model);
+  impl.metrics.ModelReplaced(index, model);
+  entry = std::move(model);
+  impl.models.Set(std::move(next));
+  impl.releasable[index] = true;
+  return absl::OkStatus();
+}
+
+bool Server::ReleaseOldModels() {
+  Impl& impl = *impl_;
+  if (std::find(impl.releasable.begin(), impl.releasable.end(), true) == impl.releasable.end()) return true;
+  if (!impl.models.WaitForOldCalls(absl::ZeroDuration())) return false;
+  const std::shared_ptr<const ServedModels> models = impl.models.Get();
+  const int num_models = static_cast<int>(models->size());
+  for (int i = 0; i < num_models; ++i) {
+    if (!impl.releasable[i]) continue;
+    const ServedModel& served = (*models)[i];
+    impl.batcher->Replace(served.queue_index == i ? i + num_models : i, served);
+    impl.releasable[i] = false;
+  }
+  return true;
 }
 
 void Server::Open() {

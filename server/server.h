@@ -12,7 +12,10 @@
 //   ... a signal ...
 //   (*server)->Drain(time_of_the_signal);
 //
-// Threads: Create, WarmUp, Open, Drain and destruction on one thread; WarmUp and Drain block.
+// While it serves, keys, certificates and models can be replaced (Set..., ReplaceModel); reloader.h does.
+//
+// Threads: Create, WarmUp, Open, Drain and destruction on one thread; WarmUp and Drain block. What replaces, on one
+// other thread, not during destruction.
 
 #include <cstdint>
 #include <functional>
@@ -26,6 +29,7 @@
 #include "server/api_keys.h"
 #include "server/batcher.h"
 #include "server/clock.h"
+#include "server/connections.h"
 #include "server/live_models.h"
 #include "server/metrics.h"
 #include "server/tls.h"
@@ -44,6 +48,7 @@ class Server {
     std::string http_listen;                      // the same (http_endpoint.h); empty = no HTTP
     ServiceLimits limits;
     int64_t max_memory_bytes = 0;  // of long rows together (memory_budget.h); 0 = DefaultMemoryBytes
+    ConnectionLimits connections;
     int tokenizer_threads = 1;
     int64_t max_tokenizer_bytes = int64_t{256} << 20;       // text that waits for them or is in work
     TlsFiles tls;                                           // empty = plain text
@@ -77,6 +82,24 @@ class Server {
   // Without a device there is nothing to wait for in 2. True if nothing was cut. After false a batch may still run, and
   // destruction would wait for it.
   bool Drain(absl::Time signalled);
+
+  // From here on these keys count. Only where Options::api_keys had some.
+  void SetApiKeys(ApiKeys keys);
+
+  // From the next connection on. files: checked, of the same kind as Options::tls.
+  void SetTls(TlsFiles files);
+
+  // What is served now.
+  std::shared_ptr<const ServedModels> models() const;
+
+  // Warms model up beside the version that serves, then lets it take that one's place: calls that come from here on
+  // reach it, those that have begun end on the old one. index: into models(); the name stays. Blocks for the warm-up.
+  // Whatever fails, the old version serves on: FAILED_PRECONDITION where calls still run on a version before the one
+  // that serves, INVALID_ARGUMENT for other devices, or the warm-up's error.
+  absl::Status ReplaceModel(int index, ServedModel model);
+
+  // Frees versions that no call needs any more. False if there are some that a call still needs.
+  bool ReleaseOldModels();
 
   // With the real ports: "127.0.0.1:50051".
   const std::string& address() const { return address_; }

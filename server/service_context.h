@@ -19,6 +19,8 @@
 
 namespace lion {
 
+class CallLog;  // call_log.h, which needs this
+
 struct ServiceContext {
   LiveModels* models = nullptr;  // a call takes the set once (Call::models)
   ServiceLimits limits;
@@ -28,7 +30,8 @@ struct ServiceContext {
   Executor* executor = nullptr;
   Metrics* metrics = nullptr;
   Gate* gate = nullptr;
-  const ApiKeys* api_keys = nullptr;  // null = everybody may call
+  CallLog* call_log = nullptr;            // null = calls that fail leave no line
+  const LiveApiKeys* api_keys = nullptr;  // null = everybody may call
   Clock* clock = Clock::Real();
 };
 

@@ -9,10 +9,12 @@
 #include <memory>
 #include <optional>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "server/admission.h"
+#include "server/call_log.h"
 #include "server/status_map.h"
 
 namespace lion {
@@ -34,7 +36,8 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
         type_(type),
         caller_(CallerOf(*context, *rpc_context)),
         started_(context->clock->Now()),
-        deadline_(DeadlineOf(*rpc_context)) {}
+        deadline_(DeadlineOf(*rpc_context)),
+        trace_(TraceOf(*rpc_context)) {}
 
   void Start(const grpc::CallbackServerContext& rpc_context) {
     context_->metrics->RpcStarted(rpc_);
@@ -97,21 +100,23 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   }
 
   void Cut() override {
-    std::deque<std::shared_ptr<Slot>> cut;
+    std::vector<std::shared_ptr<Call>> cut;
     {
       absl::MutexLock lock(&mu_);
       if (finished_) return;
       end_ = absl::UnavailableError("server stopped before the answer was ready");
-      cut = TakeUnwritten();
+      for (const auto& slot : TakeUnwritten()) {
+        if (slot->call != nullptr) cut.push_back(slot->call);
+      }
       Pump();
     }
-    for (const auto& slot : cut) slot->call->Cut();
+    for (const auto& call : cut) call->Cut();
   }
 
  private:
   // A message that was read.
   struct Slot {
-    std::shared_ptr<Call> call;
+    std::shared_ptr<Call> call;  // null when done: an answer that nobody reads must not hold a version of a model
     std::shared_ptr<std::atomic<bool>> cancelled = std::make_shared<std::atomic<bool>>(false);
     bool done = false;
     bool dropped = false;  // nobody waits for its answer
@@ -152,8 +157,10 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
       ends = !error.has_value();
       if (!ends) result.response = *std::move(error);
     }
+    std::shared_ptr<Call> ended;  // freed outside the lock
     absl::MutexLock lock(&mu_);
     NoteModel();
+    ended = std::move(slot->call);
     slot->done = true;
     if (slot->dropped) return;
     if (ends) {
@@ -170,7 +177,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   // What the stream is counted under: the first model that a message reached. Before slots go.
   void NoteModel() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     for (auto slot = slots_.begin(); model_ == Metrics::kUnknownModel && slot != slots_.end(); ++slot) {
-      model_ = (*slot)->call->model();
+      if ((*slot)->call != nullptr) model_ = (*slot)->call->model();
     }
   }
 
@@ -235,7 +242,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
     NoteModel();
     while (!slots_.empty()) DropBack();
     const absl::Duration duration = std::max(context_->clock->Now() - started_, absl::ZeroDuration());
-    context_->metrics->RpcEnded(rpc_, model_, status.code(), duration);
+    EndCall(*context_, {rpc_, model_, status, duration, trace_});
     Finish(ToGrpcStatus(status));
   }
 
@@ -245,6 +252,7 @@ class StreamReactor final : public grpc::ServerBidiReactor<grpc::ByteBuffer, grp
   const uint64_t caller_;
   const absl::Time started_;
   const absl::Time deadline_;
+  const std::optional<TraceContext> trace_;
 
   // Held while gRPC is told to read, write or finish, which never calls back on the same thread.
   absl::Mutex mu_;

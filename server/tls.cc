@@ -3,16 +3,18 @@
 
 #include "server/tls.h"
 
+#include <grpc/grpc.h>
+#include <grpc/grpc_security.h>
 #include <openssl/bio.h>
 #include <openssl/evp.h>
 #include <openssl/pem.h>
 #include <openssl/x509.h>
 
+#include <ctime>
 #include <fstream>
 #include <iterator>
 #include <utility>
 
-#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 
 namespace lion {
@@ -80,14 +82,77 @@ absl::StatusOr<TlsFiles> TlsFiles::Read(const std::string& cert_path, const std:
   return files;
 }
 
-std::shared_ptr<grpc::ServerCredentials> MakeCredentials(const TlsFiles& files) {
-  if (files.cert.empty()) return grpc::InsecureServerCredentials();
-  grpc::SslServerCredentialsOptions options(files.client_ca.empty()
-                                                ? GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE
-                                                : GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY);
-  options.pem_root_certs = files.client_ca;
-  options.pem_key_cert_pairs.push_back({files.key, files.cert});
-  return grpc::SslServerCredentials(options);
+absl::Status TlsFiles::CheckNotExpired(absl::Time now) const {
+  const auto parsed = cert.empty() ? nullptr : ParseCert(cert);
+  if (parsed == nullptr) return absl::OkStatus();
+  std::tm end = {};
+  if (ASN1_TIME_to_tm(X509_get0_notAfter(parsed.get()), &end) != 1) return absl::OkStatus();
+  const absl::Time not_after = absl::FromTM(end, absl::UTCTimeZone());
+  if (now < not_after) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("--tls_cert: the certificate expired on ",
+                   absl::FormatTime("%Y-%m-%d %H:%M UTC", not_after, absl::UTCTimeZone())));
+}
+
+// SslServerCredentials reads its certificates once. gRPC's core can fetch them at each handshake instead; its C++ layer
+// has no face for that, so this is one.
+class LiveTls::TlsCredentials final : public grpc::ServerCredentials {
+ public:
+  explicit TlsCredentials(LiveTls* live, bool with_client_certificates)
+      : live_(live),
+        credentials_(grpc_ssl_server_credentials_create_with_options(
+            grpc_ssl_server_credentials_create_options_using_config_fetcher(
+                with_client_certificates ? GRPC_SSL_REQUEST_AND_REQUIRE_CLIENT_CERTIFICATE_AND_VERIFY
+                                         : GRPC_SSL_DONT_REQUEST_CLIENT_CERTIFICATE,
+                &TlsCredentials::Fetch, this))) {}
+  ~TlsCredentials() override { grpc_server_credentials_release(credentials_); }
+
+  void SetAuthMetadataProcessor(const std::shared_ptr<grpc::AuthMetadataProcessor>&) override {}
+
+ private:
+  int AddPortToServer(const std::string& address, grpc_server* server) override {
+    return grpc_server_add_http2_port(server, address.c_str(), credentials_);
+  }
+
+  // gRPC calls it under a lock of the port's own, so one at a time.
+  static grpc_ssl_certificate_config_reload_status Fetch(void* self, grpc_ssl_server_certificate_config** config) {
+    auto* credentials = static_cast<TlsCredentials*>(self);
+    absl::MutexLock lock(&credentials->live_->mu_);
+    if (credentials->fetched_ == credentials->live_->version_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
+    const TlsFiles& files = credentials->live_->files_;
+    const grpc_ssl_pem_key_cert_pair pair = {files.key.c_str(), files.cert.c_str()};
+    // gRPC 1.51 wants some authority here always, and looks at it only where client certificates are asked for.
+    const std::string& authority = files.client_ca.empty() ? files.cert : files.client_ca;
+    *config = grpc_ssl_server_certificate_config_create(authority.c_str(), &pair, 1);
+    credentials->fetched_ = credentials->live_->version_;
+    return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_NEW;
+  }
+
+  LiveTls* const live_;
+  int fetched_ = 0;  // version; guarded by live_->mu_
+  grpc_server_credentials* const credentials_;
+};
+
+LiveTls::LiveTls(TlsFiles files) : files_(std::move(files)) {}
+LiveTls::~LiveTls() = default;
+
+void LiveTls::Set(TlsFiles files) {
+  absl::MutexLock lock(&mu_);
+  files_ = std::move(files);
+  ++version_;
+}
+
+std::shared_ptr<grpc::ServerCredentials> LiveTls::Credentials() {
+  bool tls = false;
+  bool with_client_certificates = false;
+  {
+    absl::MutexLock lock(&mu_);
+    tls = !files_.cert.empty();
+    with_client_certificates = !files_.client_ca.empty();
+  }
+  if (!tls) return grpc::InsecureServerCredentials();
+  credentials_ = std::make_shared<TlsCredentials>(this, with_client_certificates);
+  return credentials_;
 }
 
 }  // namespace lion

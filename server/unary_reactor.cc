@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "server/admission.h"
+#include "server/call_log.h"
 #include "server/status_map.h"
 
 namespace lion {
@@ -27,7 +28,8 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
         rpc_context_(rpc_context),
         response_(response),
         started_(context->clock->Now()),
-        deadline_(DeadlineOf(*rpc_context)) {}
+        deadline_(DeadlineOf(*rpc_context)),
+        trace_(TraceOf(*rpc_context)) {}
 
   void Start(const CallType& type, const grpc::ByteBuffer& request) {
     self_ = shared_from_this();
@@ -84,8 +86,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
     } else if (result.retry_pushback_ms.has_value()) {
       rpc_context_->AddTrailingMetadata("grpc-retry-pushback-ms", absl::StrCat(*result.retry_pushback_ms));
     }
-    context_->metrics->RpcEnded(rpc_, result.model, result.status.code(),
-                                std::max(now - started_, absl::ZeroDuration()));
+    EndCall(*context_, {rpc_, result.model, result.status, std::max(now - started_, absl::ZeroDuration()), trace_});
     Finish(ToGrpcStatus(result.status));
   }
 
@@ -95,6 +96,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
   grpc::ByteBuffer* const response_;
   const absl::Time started_;
   const absl::Time deadline_;
+  const std::optional<TraceContext> trace_;
   const std::shared_ptr<std::atomic<bool>> cancelled_ = std::make_shared<std::atomic<bool>>(false);
   std::atomic<bool> expired_ = false;
   std::shared_ptr<Call> call_;

@@ -87,10 +87,10 @@ class Server:
             self._ended_reading = True
             self._changed.notify_all()
 
-    def wait_for_line(self, pattern):
-        """The first match of pattern in the log, waiting for it; fails if the server ends or hangs before."""
+    def wait_for_line(self, pattern, since=0):
+        """The first match of pattern in the log from line `since` on, waiting for it; fails if the server ends or hangs before."""
         with self._changed:
-            seen = 0
+            seen = since
 
             def found():
                 nonlocal seen

@@ -36,6 +36,8 @@ CONTRACT = {
     "lion_device_memory_bytes": ("device", "kind"),
     "lion_device_up": ("device",),
     "lion_batch_retries_total": (),
+    "lion_reloads_total": ("result", "what"),
+    "lion_log_suppressed_total": (),
 }
 LABEL_VALUES = {
     "rpc": {"Embed", "EmbedStream", "Classify", "ClassifyStream", "Tokenize", "ListModels", "EmbedDocument"} | {f"http.{name}" for name in ("Embeddings", "Classify", "Models")}

@@ -28,5 +28,16 @@ TEST(LogTest, JsonIsOneObjectALine) {
   EXPECT_EQ(parsed.size(), 3);
 }
 
+TEST(LogTest, FieldsStandBehindTheMessage) {
+  const std::vector<LogField> fields = {{"rpc", "Embed"}, {"duration_ms", "1.5", true}};
+  EXPECT_EQ(FormatLogLine(LogFormat::kText, kTime, LogLevel::kInfo, "call failed", fields),
+            "1970-01-01T00:00:01.500Z INFO call failed rpc=Embed duration_ms=1.5\n");
+  const auto parsed =
+      nlohmann::json::parse(FormatLogLine(LogFormat::kJson, kTime, LogLevel::kInfo, "call failed", fields));
+  EXPECT_EQ(parsed.at("rpc"), "Embed");
+  EXPECT_EQ(parsed.at("duration_ms"), 1.5);
+  EXPECT_EQ(parsed.size(), 5);
+}
+
 }  // namespace
 }  // namespace lion

@@ -76,7 +76,11 @@ double Value(const std::string& text, const std::string& series) {
 TEST(MetricsTest, EverythingWithFewLabelsStandsAtZero) {
   const Metrics metrics(TwoModels());
   const std::string text = metrics.Text();
-  std::vector<std::string> expected = {"lion_batch_retries_total"};
+  std::vector<std::string> expected = {"lion_batch_retries_total", "lion_log_suppressed_total"};
+  for (const char* what : {"api_keys", "tls", "model"}) {
+    expected.push_back(absl::StrCat("lion_reloads_total{result=\"ok\",what=\"", what, "\"}"));
+    expected.push_back(absl::StrCat("lion_reloads_total{result=\"refused\",what=\"", what, "\"}"));
+  }
   for (const char* reason : {"queue_full", "deadline", "memory", "draining", "unauthenticated"}) {
     expected.push_back(absl::StrCat("lion_rejected_total{reason=\"", reason, "\"}"));
   }

@@ -63,7 +63,8 @@ TEST(TlsTest, APairIsReadAndMakesCredentials) {
   EXPECT_THAT(files->cert, HasSubstr("BEGIN CERTIFICATE"));
   EXPECT_THAT(files->key, HasSubstr("PRIVATE KEY"));
   EXPECT_EQ(files->client_ca, files->cert);
-  EXPECT_NE(MakeCredentials(*files), nullptr);
+  LiveTls live(*files);
+  EXPECT_NE(live.Credentials(), nullptr);
 }
 
 TEST(TlsTest, WhatIsWrongIsNamed) {

@@ -1,0 +1,115 @@
+# Copyright 2026 The LION Serve Authors
+# SPDX-License-Identifier: Apache-2.0
+"""What one connection may take, as an operator sets it: calls at once, idle time, age, pings; and the limit on open files."""
+
+import pathlib
+import re
+import resource
+import socket
+import struct
+
+from harness import HANG_SECONDS, ORACLE, Server, encoder_pb2_grpc, ids_input, pb
+
+MODEL = ORACLE / "text-lion-s-ln"
+QUICK = ("--dtype=float32", "--parallel_max_tokens=64", "--max_batch_tokens=256")
+REQUEST = pb.EmbedRequest(inputs=[ids_input([1, 2, 3])])
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+SETTINGS, PING, GOAWAY = 4, 6, 7
+MAX_CONCURRENT_STREAMS = 3
+
+
+def frame(kind, payload=b"", flags=0):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + bytes(4) + payload
+
+
+class Http2:
+    """A connection that speaks just enough HTTP/2 to see how the server ends it."""
+
+    def __init__(self, server):
+        host, port = server.grpc.rsplit(":", 1)
+        self.socket = socket.create_connection((host, int(port)), timeout=HANG_SECONDS)
+        self.socket.sendall(PREFACE + frame(SETTINGS))
+        self._unread = b""
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.socket.close()
+
+    def _read(self, count):
+        while len(self._unread) < count:
+            data = self.socket.recv(4096)
+            if not data:
+                raise EOFError
+            self._unread += data
+        taken, self._unread = self._unread[:count], self._unread[count:]
+        return taken
+
+    def frames(self):
+        """(kind, payload) until the server closes; its pings are answered."""
+        try:
+            while True:
+                head = self._read(9)
+                kind, is_answer, payload = head[3], head[4] & 1, self._read(int.from_bytes(head[:3], "big"))
+                if kind == PING and not is_answer:
+                    self.socket.sendall(frame(PING, payload, 1))
+                else:
+                    yield kind, payload
+        except (EOFError, ConnectionResetError):
+            return
+
+    def goaway(self):
+        """The words of the first GOAWAY, None if the server closes without one."""
+        return next((payload[8:] for kind, payload in self.frames() if kind == GOAWAY), None)
+
+
+def test_calls_at_once_are_told_to_the_client():
+    with Server([MODEL], *QUICK, "--max_connection_calls=7") as server, Http2(server) as http2:
+        payload = next(payload for kind, payload in http2.frames() if kind == SETTINGS)
+        settings = dict(struct.iter_unpack(">HI", payload))
+        assert settings[MAX_CONCURRENT_STREAMS] == 7
+
+
+def test_an_idle_connection_is_closed():
+    with Server([MODEL], *QUICK, "--max_connection_idle=200ms") as server:
+        with Http2(server) as http2:
+            assert http2.goaway() is not None
+        with server.channel() as channel:  # a client notices nothing
+            stub = encoder_pb2_grpc.EncoderServiceStub(channel)
+            for _ in range(3):
+                assert len(stub.Embed(REQUEST, timeout=HANG_SECONDS, wait_for_ready=True).results) == 1
+
+
+def test_an_old_connection_is_ended_and_its_stream_finishes():
+    with Server([MODEL], *QUICK, "--max_connection_age=300ms") as server:
+        with Http2(server) as http2:
+            assert http2.goaway() is not None
+            answers = list(server.stub.EmbedStream(iter([REQUEST] * 500), timeout=HANG_SECONDS, wait_for_ready=True))
+            assert len(answers) == 500
+            for _ in http2.frames():  # until it is closed
+                pass
+
+
+def test_too_many_pings():
+    with Server([MODEL], *QUICK, "--min_ping_interval=1h") as server, Http2(server) as http2:
+        try:
+            for _ in range(10):
+                http2.socket.sendall(frame(PING, bytes(8)))
+        except OSError:
+            pass  # it was quicker
+        assert http2.goaway() == b"too_many_pings"
+        assert len(server.call("Embed", REQUEST).results) == 1
+
+
+def test_open_files_are_raised_to_the_hard_limit():
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (256, before[1]))
+    try:
+        with Server([MODEL], *QUICK) as server:
+            limits = pathlib.Path(f"/proc/{server.pid}/limits").read_text()
+            soft, hard = re.search(r"Max open files\s+(\d+)\s+(\d+)", limits).groups()
+            assert soft == hard == str(before[1])
+            assert any(f"up to {hard} open files" in line for line in server.log)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
