@@ -73,10 +73,10 @@ struct ModelInfo {
   bool classifies = false;   // has classifier weights
   bool multi_label = false;  // scores are sigmoids, else a softmax
   std::vector<std::string> labels;
-  Pooling pooling = Pooling::kMean;   // the model's own
-  bool normalize = false;             // the pipeline has a Normalize module
-  int chunk_tokens = 0;               // C in force where a row names none
-  int parallel_max_tokens = 0;        // the crossover in force
+  Pooling pooling = Pooling::kMean;  // the model's own
+  bool normalize = false;            // the pipeline has a Normalize module
+  int chunk_tokens = 0;              // C in force where a row names none
+  int parallel_max_tokens = 0;       // the crossover in force
   // The size to which batches are filled: what the smallest device was made for.
   int64_t max_batch_tokens = kMaxBatchTokensCpu;
   std::vector<std::string> warnings;  // e.g. tensors that nothing uses; for the start-up log

@@ -222,7 +222,8 @@ TEST(ModelTest, RefusesDTypesThatTheCpuLacks) {
     options.dtype = dtype;
     const absl::StatusOr<std::unique_ptr<Model>> model = Load(directory, &pool, options);
     EXPECT_EQ(model.status().code(), absl::StatusCode::kInvalidArgument);
-    EXPECT_THAT(std::string(model.status().message()), HasSubstr("is not available on the CPU: float32, bfloat16 or int8"));
+    EXPECT_THAT(std::string(model.status().message()),
+                HasSubstr("is not available on the CPU: float32, bfloat16 or int8"));
   }
 }
 

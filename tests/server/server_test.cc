@@ -279,8 +279,8 @@ TEST_F(DrainTest, AStreamThatItsCallerHasClosedEndsWell) {
   ASSERT_TRUE(stream->Write(EmbedIds({1})));
   stream->WritesDone();
   encoder_.WaitForBatch();
-  // The end of its side has come after so many round trips: nothing else shows it, and gRPC tells the server on a thread
-  // that a busy machine may keep waiting.
+  // The end of its side has come after so many round trips: nothing else shows it, and gRPC tells the server on a
+  // thread that a busy machine may keep waiting.
   for (int i = 0; i < 300; ++i) EXPECT_EQ(server_->Health(""), "SERVING");
   StartDrain();
   WaitUntilRefused(*server_);
