@@ -83,6 +83,9 @@ def recall(client: Client, manuals: list[Manual], passages: Passages, ways: dict
                 if hit.any():
                     questions.append(f"{section.title.lower()} of {manual.name}: {manual.purpose}")
                     wanted.append(hit)
+    if not questions:
+        print("none of these pages has a section that others have too, as long as half a passage")
+        return
     asked = client.embed(questions, normalize=True).vectors
     print(f"{len(questions)} questions; the share with a right passage, and with a passage of the right page, among the first {k}:")
     for way, vectors in ways.items():
