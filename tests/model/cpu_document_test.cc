@@ -22,6 +22,7 @@
 #include "model/compute_pool.h"
 #include "model/cpu_encoder.h"
 #include "model/model.h"
+#include "tests/model/difference.h"
 #include "tests/model/plain_form.h"
 #include "tests/model/random_model.h"
 
@@ -105,25 +106,6 @@ TEST(CpuDocumentTest, MemoryIsWhatTheFormulaSays) {
       EXPECT_GE(taken, 0.9 * expected);
     }
   }
-}
-
-struct Error {
-  double rms = 0;
-  double max = 0;
-};
-
-template <class T>
-Error Difference(const std::vector<T>& actual, const std::vector<double>& expected) {
-  Error error;
-  if (actual.size() != expected.size()) return {INFINITY, INFINITY};
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double d = std::fabs(static_cast<double>(actual[i]) - expected[i]);
-    if (!std::isfinite(d)) return {INFINITY, INFINITY};
-    error.rms += d * d / static_cast<double>(actual.size());
-    error.max = std::max(error.max, d);
-  }
-  error.rms = std::sqrt(error.rms);
-  return error;
 }
 
 struct Case {

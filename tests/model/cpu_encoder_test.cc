@@ -19,6 +19,7 @@
 #include "model/compute_pool.h"
 #include "model/linear.h"
 #include "model/model.h"
+#include "tests/model/difference.h"
 #include "tests/model/plain_form.h"
 #include "tests/model/random_model.h"
 
@@ -66,25 +67,6 @@ std::vector<RowResult> Encode(Model& model, const std::vector<Row>& rows) {
   const absl::Status status = model.encoder()->Encode(rows, absl::MakeSpan(results));
   EXPECT_TRUE(status.ok()) << status;
   return results;
-}
-
-// Root of the mean square, and the largest difference; infinite where a value is not finite.
-struct Error {
-  double rms = 0;
-  double max = 0;
-};
-template <class T>
-Error Difference(const std::vector<T>& actual, const std::vector<double>& expected) {
-  Error error;
-  if (actual.size() != expected.size()) return {INFINITY, INFINITY};
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double d = std::fabs(static_cast<double>(actual[i]) - expected[i]);
-    if (!std::isfinite(d)) return {INFINITY, INFINITY};
-    error.rms += d * d / static_cast<double>(actual.size());
-    error.max = std::max(error.max, d);
-  }
-  error.rms = std::sqrt(error.rms);
-  return error;
 }
 
 RandomModelOptions OptionsFor(Variant variant, bool layer_norm_after) {

@@ -17,6 +17,7 @@
 #include "gtest/gtest.h"
 #include "model/model.h"
 #include "tests/model/cuda_test.h"
+#include "tests/model/difference.h"
 #include "tests/model/plain_form.h"
 #include "tests/model/random_model.h"
 
@@ -50,25 +51,6 @@ std::vector<RowResult> Encode(Model& model, const std::vector<Row>& rows) {
   const absl::Status status = model.encoder()->Encode(rows, absl::MakeSpan(results));
   EXPECT_TRUE(status.ok()) << status;
   return results;
-}
-
-// Root of the mean square, and the largest difference; infinite where a value is not finite.
-struct Error {
-  double rms = 0;
-  double max = 0;
-};
-template <class T, class U>
-Error Difference(const std::vector<T>& actual, const std::vector<U>& expected) {
-  Error error;
-  if (actual.size() != expected.size()) return {INFINITY, INFINITY};
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double d = std::fabs(static_cast<double>(actual[i]) - static_cast<double>(expected[i]));
-    if (!std::isfinite(d)) return {INFINITY, INFINITY};
-    error.rms += d * d / static_cast<double>(actual.size());
-    error.max = std::max(error.max, d);
-  }
-  error.rms = std::sqrt(error.rms);
-  return error;
 }
 
 // ------------------------------------------------------------------------------------------------ against the plain

@@ -17,6 +17,7 @@
 #include "model/cuda_encoder.h"
 #include "tests/model/cuda_encoders.h"
 #include "tests/model/cuda_test.h"
+#include "tests/model/difference.h"
 #include "tests/model/plain_form.h"
 #include "tests/model/random_model.h"
 
@@ -47,25 +48,6 @@ class CudaLongRowTest : public OnCudaDevice<testing::TestWithParam<Case>> {
     model->WriteWeights();
   }
 };
-
-struct Error {
-  double rms = 0;
-  double max = 0;
-};
-
-template <class T>
-Error Difference(const std::vector<T>& actual, const std::vector<double>& expected) {
-  Error error;
-  if (actual.size() != expected.size()) return {INFINITY, INFINITY};
-  for (size_t i = 0; i < actual.size(); ++i) {
-    const double d = std::fabs(static_cast<double>(actual[i]) - expected[i]);
-    if (!std::isfinite(d)) return {INFINITY, INFINITY};
-    error.rms += d * d / static_cast<double>(actual.size());
-    error.max = std::max(error.max, d);
-  }
-  error.rms = std::sqrt(error.rms);
-  return error;
-}
 
 TEST_P(CudaLongRowTest, ErrsAtMostTwiceAsMuchAsThePlainForm) {
   RandomModelOptions options;
