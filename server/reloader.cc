@@ -52,7 +52,8 @@ std::string StampOf(const std::string& path) {
   return absl::StrJoin(files, "\n");
 }
 
-Reloader::Reloader(Options options) : options_(std::move(options)), tried_(Look()) {
+Reloader::Reloader(Options options)
+    : options_(std::move(options)), tried_{StampOf(options_.api_key_file), StampOfTls(), StampsOfModels()} {
   served_.resize(options_.model_directories.size(), true);
   seen_ = tried_.models;
 }
@@ -109,34 +110,38 @@ void Reloader::Run() {
   }
 }
 
-Reloader::Stamps Reloader::Look() const {
-  Stamps stamps;
-  stamps.api_keys = StampOf(options_.api_key_file);
-  stamps.tls =
-      absl::StrCat(StampOf(options_.tls_cert), "\n", StampOf(options_.tls_key), "\n", StampOf(options_.tls_client_ca));
-  for (const std::string& directory : options_.model_directories) stamps.models.push_back(StampOf(directory));
+std::string Reloader::StampOfTls() const {
+  return absl::StrCat(StampOf(options_.tls_cert), "\n", StampOf(options_.tls_key), "\n",
+                      StampOf(options_.tls_client_ca));
+}
+
+std::vector<std::string> Reloader::StampsOfModels() const {
+  std::vector<std::string> stamps;
+  for (const std::string& directory : options_.model_directories) stamps.push_back(StampOf(directory));
   return stamps;
 }
 
 void Reloader::ReloadFiles(bool requested) {
-  Stamps now = Look();
-  if (!options_.api_key_file.empty() && (requested || now.api_keys != tried_.api_keys)) {
-    tried_.api_keys = std::move(now.api_keys);
+  std::string api_keys = StampOf(options_.api_key_file);
+  if (!options_.api_key_file.empty() && (requested || api_keys != tried_.api_keys)) {
+    tried_.api_keys = std::move(api_keys);
     ReloadApiKeys();
   }
-  if (!options_.tls_cert.empty() && (requested || now.tls != tried_.tls)) {
-    tried_.tls = std::move(now.tls);
+  std::string tls = StampOfTls();
+  if (!options_.tls_cert.empty() && (requested || tls != tried_.tls)) {
+    tried_.tls = std::move(tls);
     ReloadTls();
   }
 }
 
 void Reloader::ReloadModels(bool requested) {
-  Stamps now = Look();
-  for (size_t i = 0; i < now.models.size(); ++i) {
-    const bool changed = now.models[i] != tried_.models[i];
-    const bool stands_still = std::exchange(seen_[i], now.models[i]) == now.models[i];
+  if (!requested && !options_.watch_models) return;
+  std::vector<std::string> now = StampsOfModels();
+  for (size_t i = 0; i < now.size(); ++i) {
+    const bool changed = now[i] != tried_.models[i];
+    const bool stands_still = std::exchange(seen_[i], now[i]) == now[i];
     const bool wanted = requested ? changed || !served_[i] : options_.watch_models && changed && stands_still;
-    if (wanted) ReloadModel(static_cast<int>(i), std::move(now.models[i]));
+    if (wanted) ReloadModel(static_cast<int>(i), std::move(now[i]));
   }
 }
 

@@ -73,7 +73,8 @@ class Reloader {
   };
 
   void Run();
-  Stamps Look() const;
+  std::string StampOfTls() const;
+  std::vector<std::string> StampsOfModels() const;
   void ReloadFiles(bool requested);
   void ReloadModels(bool requested);
   void ReloadApiKeys();
