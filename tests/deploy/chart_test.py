@@ -232,7 +232,22 @@ def test_autoscalers():
 def test_the_network_policy_lets_in_callers_and_scrapes_alone():
     spec = values("cpu")["NetworkPolicy", "rel-lion-serve"]["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"] and spec["egress"] == []
-    assert [[p["port"] for p in rule["ports"]] for rule in spec["ingress"]] == [["grpc"], ["metrics"]]
+    assert [[p["port"] for p in rule["ports"]] for rule in spec["ingress"]] == [["grpc", "http"], ["metrics"]]
+    without = render(f"--values={SETS['cpu']}", "--set=http.enabled=false")["NetworkPolicy", "rel-lion-serve"]["spec"]
+    assert [[p["port"] for p in rule["ports"]] for rule in without["ingress"]] == [["grpc"], ["metrics"]]
+
+
+def test_http_is_off_unless_asked_for():
+    plain, http = render(), values("cpu")
+    assert not [a for a in server(plain)["args"] if "http_listen" in a]
+    assert [p["name"] for p in server(plain)["ports"]] == ["grpc", "metrics"]
+    assert [p["name"] for p in plain["Service", "rel-lion-serve"]["spec"]["ports"]] == ["grpc", "metrics"]
+    assert "--http_listen=0.0.0.0:8080" in server(http)["args"]
+    assert {"name": "http", "containerPort": 8080} in server(http)["ports"]
+    port = {"name": "http", "port": 80, "targetPort": "http", "appProtocol": "http"}
+    assert port in http["Service", "rel-lion-serve"]["spec"]["ports"]
+    secured = render("--set=http.enabled=true", "--set=tls.secretName=lion-tls")["Service", "rel-lion-serve"]["spec"]["ports"]
+    assert {**port, "port": 8080, "appProtocol": "https"} in secured
 
 
 def test_monitors():
@@ -243,7 +258,7 @@ def test_monitors():
     service = cpu["Service", "rel-lion-serve"]
     assert service["metadata"]["labels"]["app.kubernetes.io/part-of"] == "lion-serve"
     assert cpu["ServiceMonitor", "rel-lion-serve"]["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
-    assert [p["name"] for p in service["spec"]["ports"]] == ["grpc", "metrics"]
+    assert [p["name"] for p in service["spec"]["ports"]] == ["grpc", "http", "metrics"]
     assert "metrics" not in [p["name"] for p in cpu["Service", "rel-lion-serve-headless"]["spec"]["ports"]]  # or each pod would be scraped twice
     rules = yaml.safe_load((CHART / "files/rules.yaml").read_text())
     assert cpu["PrometheusRule", "rel-lion-serve"]["spec"] == rules
@@ -288,6 +303,9 @@ def test_notes_name_the_way_in(tmp_path):
     (["modelSource.type=init"], "modelSource.init.image"),
     (["modelSource.type=imageVolume"], "modelSource.imageVolume.reference"),
     (["tls.clientCaSecretName=ca"], "need tls.secretName"),
+    (["http.port=0"], "http.port"),
+    (["http.enabled=true", "http.port=9464"], "http.port: 9464 is service.port or metrics.port"),
+    (["http.enabled=true", "tls.secretName=t", "tls.clientCaSecretName=ca"], "HTTP asks callers for no certificate"),
     (["metrics.serviceMonitor.enabled=true", "metrics.podMonitor.enabled=true"], "scraped twice"),
     (["autoscaling.type=hpa", "autoscaling.minReplicas=9"], "autoscaling.minReplicas: 9 is above"),
     (["rollout.maxSurge=0"], "no pod could ever be replaced"),

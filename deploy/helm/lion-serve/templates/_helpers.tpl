@@ -148,6 +148,8 @@ capabilities:
 {{- if and (eq $v.modelSource.type "imageVolume") (not $v.modelSource.imageVolume.reference) }}{{ fail "modelSource.imageVolume.reference: is empty, and modelSource.type is imageVolume" }}{{ end }}
 {{- if le (int $v.drain.timeoutSeconds) (int $v.drain.delaySeconds) }}{{ fail (printf "drain.timeoutSeconds: %d is not above drain.delaySeconds, %d" (int $v.drain.timeoutSeconds) (int $v.drain.delaySeconds)) }}{{ end }}
 {{- if and (not $v.tls.secretName) (or $v.tls.clientCaSecretName $v.tls.clientSecretName) }}{{ fail "tls.clientCaSecretName and tls.clientSecretName need tls.secretName" }}{{ end }}
+{{- if and $v.http.enabled $v.tls.clientCaSecretName }}{{ fail "http.enabled: HTTP asks callers for no certificate, as tls.clientCaSecretName wants; put a gateway before it" }}{{ end }}
+{{- if and $v.http.enabled (has (int $v.http.port) (list (int $v.service.port) (int $v.metrics.port))) }}{{ fail (printf "http.port: %d is service.port or metrics.port" (int $v.http.port)) }}{{ end }}
 {{- if and $v.metrics.serviceMonitor.enabled $v.metrics.podMonitor.enabled }}{{ fail "metrics.serviceMonitor and metrics.podMonitor: one of them, or each pod is scraped twice" }}{{ end }}
 {{- if and (ne $v.autoscaling.type "none") (gt (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) }}{{ fail (printf "autoscaling.minReplicas: %d is above autoscaling.maxReplicas, %d" (int $v.autoscaling.minReplicas) (int $v.autoscaling.maxReplicas)) }}{{ end }}
 {{- if and (eq (toString $v.rollout.maxSurge) "0") (eq (toString $v.rollout.maxUnavailable) "0") }}{{ fail "rollout: maxSurge and maxUnavailable are both 0, so no pod could ever be replaced" }}{{ end }}
