@@ -4,7 +4,7 @@
 #ifndef LION_MODEL_ENCODER_H_
 #define LION_MODEL_ENCODER_H_
 
-// The seam between serving and computing: packed rows of ids go in, vectors or logits come out.
+// The seam between serving and computing: packed rows of ids or pixels go in, vectors or logits come out.
 
 #include <cstdint>
 #include <vector>
@@ -22,7 +22,7 @@ enum class RowOutput {
   kPooledMean,  // (1, W): the mean over the L tokens, then Dense if there is one. Not normalised.
   kTokens,      // (L, E): the last hidden states. Not normalised.
   kWindows,     // (NumWindows, W): of each window, what kPooledMean makes of a row. Not normalised.
-  kLogits,      // (1, labels): classifier(pooler(row 0))
+  kLogits,      // (1, labels): classifier(pooler(row 0)); of a picture head(features), row 0 or the mean as trained
 };
 
 // The windows of kWindows run over all L tokens and start at 0, stride, 2 stride, ...; the last is the first to reach
@@ -31,15 +31,26 @@ constexpr int64_t NumWindows(int64_t L, int64_t size, int64_t stride) {
   return L <= size ? 1 : (L - size + stride - 1) / stride + 1;
 }
 
-// One sequence of a packed batch. Borrowed: the ids must outlive the call.
+// One sequence of a packed batch: ids for a text model, pixels for an image model, never both. Borrowed: what the spans
+// point to must outlive the call.
+//
+// A picture is 3 planes of S x S floats, already normalised (mean and standard deviation taken out), row by row from
+// the top left: value (c, y, x) at (c S + y) S + x. S is a multiple of the model's patch_size p (ModelInfo), and its
+// image_size where ModelInfo::image_size_fixed. Its tokens are the cls row, then the patches row by row: L = ImageTokens
+// = 1 + (S / p)^2. Rows of different S may share a batch.
 struct Row {
-  absl::Span<const uint32_t> ids;       // (L), L >= 1, each < vocab_size
+  absl::Span<const uint32_t> ids;       // (L), L >= 1, each < vocab_size; empty for an image model
   absl::Span<const uint32_t> type_ids;  // (L), each < type_vocab_size; empty = all 0
   ComputeMode mode = ComputeMode::kParallel;
   int chunk_tokens = 0;  // C of kChunked; 0 = the device's constant; counts only for kChunked
   RowOutput output = RowOutput::kPooledMean;
   int64_t window_tokens = 0;  // size of kWindows, at least 1; counts only there
   int64_t window_stride = 0;  // from 1 to window_tokens; counts only there
+  absl::Span<const float> pixels = {};  // (3, S, S); empty for a text model
+  int64_t image_tokens = 0;             // L of pixels; 0 for a text model
+
+  // L: what batches, limits and modes count.
+  int64_t num_tokens() const { return image_tokens > 0 ? image_tokens : static_cast<int64_t>(ids.size()); }
 };
 
 // The answer to one row, owned by the caller.
@@ -72,8 +83,8 @@ class EncodeControl {
   virtual absl::Status BetweenSteps(int64_t tokens_done, int64_t tokens_total) = 0;
 };
 
-// One model on one device. A row's values depend on its own ids, mode and chunk_tokens alone: never on the rows beside
-// it, its place among them, or the load (bit for bit).
+// One model on one device. A row's values depend on its own ids or pixels, mode and chunk_tokens alone: never on the rows
+// beside it, its place among them, or the load (bit for bit).
 class Encoder {
  public:
   virtual ~Encoder() = default;
@@ -100,7 +111,7 @@ class Encoder {
   virtual bool runs_nested_batches() const { return false; }
 
   // The most memory of the device that running this row alone takes beside weights and what is there always: its
-  // activations and its answer. Of ids and type_ids only the lengths are read. 0 = not known. Any thread.
+  // activations and its answer. Of ids, type_ids and pixels only the lengths are read. 0 = not known. Any thread.
   virtual int64_t RowBytes(const Row& row) const {
     (void)row;
     return 0;

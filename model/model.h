@@ -59,16 +59,21 @@ int NumCudaDevices();
 struct ModelInfo {
   std::string version;  // first 12 hex digits of SHA-256 over config.json and the weight files
   Variant variant = Variant::kLit;
-  std::string variant_name;                    // "lion-s", ...
+  std::string variant_name;                    // "lion-s", ...; "lion-s-natural" with two paths
   std::string input = "text";                  // "text" | "image"
   std::vector<std::string> devices = {"cpu"};  // one encoder on each: "cpu", or "cuda:N" ...
   std::string device = "cpu";                  // the same in one word, as ListModels shows it: "cuda:0,cuda:1"
   DType dtype = DType::kFloat32;
   int64_t hidden_width = 0;     // E
   int64_t embedding_width = 0;  // W: E, or what Dense makes of it
-  int64_t vocab_size = 0;       // ids are below it
+  int64_t vocab_size = 0;       // ids are below it; 0 = an image model: it takes no ids
   int64_t type_vocab_size = 0;  // type ids are below it
   int64_t max_positions = 0;    // the longest row; 0 = no limit: no absolute positions, nor a precision that overflows
+  // Of an image model, 0 or false elsewhere: S of the pictures that it was trained on, the side of a patch, and whether
+  // no other S fits (positions). ImageTokens (model/types.h) gives a picture's tokens.
+  int64_t image_size = 0;
+  int64_t patch_size = 0;
+  bool image_size_fixed = false;
   bool embeds = true;
   bool classifies = false;   // has classifier weights
   bool multi_label = false;  // scores are sigmoids, else a softmax

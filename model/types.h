@@ -46,6 +46,11 @@ absl::string_view Name(DType dtype);
 inline constexpr int64_t kMaxHeadWidth = 128;
 inline constexpr int kMaxChunkTokens = 128;
 
+// Planes of a picture, and the tokens of one of S x S pixels: the cls row and (S / patch_size)^2 patches. S: a multiple
+// of patch_size.
+inline constexpr int64_t kImageChannels = 3;
+constexpr int64_t ImageTokens(int64_t S, int64_t patch_size) { return 1 + (S / patch_size) * (S / patch_size); }
+
 // The kinds of device, and the precisions that each has, in the order in which messages list them.
 enum class DeviceKind { kCpu, kCuda };
 absl::string_view Name(DeviceKind kind);  // "cpu", "cuda"
