@@ -187,6 +187,8 @@ TEST(ClientTest, NoCallReachesAServerThatIsNotReady) {
   const auto response = client->Embed(OneText("abc"));
   EXPECT_FALSE(response.ok());
   EXPECT_EQ(service.num_calls(), 0);
+  // Health, by a client that is in no haste.
+  client = Connect(server);
   EXPECT_EQ(client->Health("").value(), Health::SERVING);
   EXPECT_EQ(client->Health("lion.v1.EncoderService").value(), Health::NOT_SERVING);
 }

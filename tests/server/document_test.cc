@@ -16,6 +16,7 @@
 #include "grpcpp/support/sync_stream.h"
 #include "gtest/gtest.h"
 #include "server/document_call.h"
+#include "tests/fakes/fake_clock.h"
 #include "tests/server/test_server.h"
 
 namespace lion {
@@ -202,9 +203,16 @@ TEST(DocumentDoorTest, WhileLoadingItIsUnavailable) {
 
 class PuppetDocumentTest : public testing::Test {
  protected:
-  PuppetDocumentTest() : encoder_(TestEncoderOptions()), server_(TestServerOptions(), &encoder_) { server_.Open(); }
+  PuppetDocumentTest() : encoder_(TestEncoderOptions()), server_(Options(), &encoder_) { server_.Open(); }
   ~PuppetDocumentTest() override { encoder_.Release(); }
 
+  Server::Options Options() {
+    Server::Options options = TestServerOptions();
+    options.clock = &clock_;
+    return options;
+  }
+
+  FakeClock clock_{absl::Now()};  // the test says when a deadline has passed
   PuppetEncoder encoder_;
   TestServer server_;
 };
@@ -246,14 +254,24 @@ TEST_F(PuppetDocumentTest, ACancelledDocumentIsDropped) {
 }
 
 TEST_F(PuppetDocumentTest, TheDeadlineEndsIt) {
-  grpc::ClientContext context;
-  context.set_deadline(absl::ToChronoTime(absl::Now() + absl::Milliseconds(100)));
-  const auto stream = server_.stub()->EmbedDocument(&context, Document(Ids(50), 8));
+  // One is on the device; the deadline of another passes while it waits behind it.
+  grpc::ClientContext first_context, context;
+  const auto first = server_.stub()->EmbedDocument(&first_context, Document(Ids(50), 8));
+  encoder_.WaitForBatch();
+  context.set_deadline(absl::ToChronoTime(clock_.Now() + absl::Hours(1)));
+  const auto stream = server_.stub()->EmbedDocument(&context, Document(Ids(60), 8));
+  server_.WaitForMetric("lion_queue_sequences{model=\"ids\"}", 1);
+  clock_.Advance(absl::Hours(2));
+  encoder_.Finish();
   v1::EmbedDocumentResponse message;
   while (stream->Read(&message)) {
   }
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   server_.WaitForMetric(Requests("ids", "DEADLINE_EXCEEDED"), 1);
+  EXPECT_EQ(server_.Metric("lion_dropped_total{reason=\"deadline\"}"), 1);
+  while (first->Read(&message)) {
+  }
+  EXPECT_TRUE(first->Finish().ok());
 }
 
 TEST(DocumentDrainTest, ADocumentThatWasLetInIsFinished) {
@@ -314,7 +332,7 @@ TEST_F(DocumentTest, CancelAtAnyMomentEndsEachOnce) {
     grpc::ClientContext context;
     const auto stream = server_.stub()->EmbedDocument(&context, Document(Ids(20000), 1, 1));
     std::thread canceller([&context, i] {
-      for (int spin = 0; spin < i * 20; ++spin) std::this_thread::yield();
+      Spin(i * 2000);
       context.TryCancel();
     });
     v1::EmbedDocumentResponse message;

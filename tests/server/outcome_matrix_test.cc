@@ -259,7 +259,8 @@ class OutcomeMatrixTest : public testing::TestWithParam<std::tuple<Kind, Stage, 
     return EmbedIds({1, 2, 3});
   }
 
-  // Brings the call under test to its stage, unless it has ended before (its deadline).
+  // Brings the call under test to its stage, unless it has ended before: on a busy machine its deadline may pass on its
+  // way.
   void Begin() {
     if (stage_ == Stage::kQueued) {
       server_.stub()->async()->Classify(&blocker_.context, &blocker_.request, &blocker_.response,
@@ -285,7 +286,7 @@ class OutcomeMatrixTest : public testing::TestWithParam<std::tuple<Kind, Stage, 
     } else {
       call_ = std::make_unique<DocumentCall>(stub_.get(), Request(), deadline);
     }
-    while (!AtStage() && !call_->ended()) std::this_thread::yield();
+    while (!(came_ = AtStage()) && !call_->ended()) std::this_thread::yield();
   }
 
   bool AtStage() const {
@@ -383,6 +384,9 @@ class OutcomeMatrixTest : public testing::TestWithParam<std::tuple<Kind, Stage, 
     return ending_ == Ending::kError && WantedCode() == StatusCode::OK ? 1 : 0;
   }
 
+  // How often the call under test has been counted.
+  double NumCounted() { return Sum("lion_rpc_requests_total", absl::StrCat("rpc=\"", rpc(), "\"")); }
+
   // The sum of a metric over all of its label sets that hold label; every sample's name is NAME or NAME{...}.
   double Sum(const std::string& name, const std::string& label = "") {
     double sum = 0;
@@ -414,6 +418,7 @@ class OutcomeMatrixTest : public testing::TestWithParam<std::tuple<Kind, Stage, 
     absl::Notification ended;
   } blocker_;
   std::unique_ptr<ClientCall> call_;
+  bool came_ = false;  // the call came to its stage
   std::thread drainer_;
   absl::Notification drained_;
   bool clean_ = false;
@@ -451,16 +456,19 @@ TEST_P(OutcomeMatrixTest, IsAnsweredAndCountedOnce) {
   for (const std::string& gauge : gauges) {
     while (Sum(gauge) != 0) std::this_thread::yield();
   }
-  EXPECT_EQ(Sum("lion_rpc_requests_total", absl::StrCat("rpc=\"", rpc(), "\"")), 1);
+  EXPECT_LE(NumCounted(), 1);
+  EXPECT_GE(NumCounted(), came_ ? 1 : 0);
 
   // Every row ran, was dropped or failed with its batch, once; one that was cut while it ran is dropped and runs on.
   const double blockers = stage_ == Stage::kQueued ? 1 : 0;
   const double rows =
       blockers + (stage_ == Stage::kAnswering && ending_ == Ending::kError && kind_ != Kind::kDocument ? 2 : 1);
-  const double ended_rows = Sum("lion_sequences_total") + Sum("lion_dropped_total");
-  EXPECT_LE(ended_rows, ending_ == Ending::kCut ? 2 * rows : rows);
-  const bool is_lost = stage_ != Stage::kQueued || ending_ == Ending::kError;  // or never came so far
-  EXPECT_GE(ended_rows, is_lost ? 0 : rows);
+  const auto ended_rows = [this] { return Sum("lion_sequences_total") + Sum("lion_dropped_total"); };
+  // A row that was queued ends, some after their call; the others fail with their batch or never come so far.
+  if (stage_ == Stage::kQueued && ending_ != Ending::kError && came_) {
+    while (ended_rows() < rows) std::this_thread::yield();
+  }
+  EXPECT_LE(ended_rows(), ending_ == Ending::kCut ? 2 * rows : rows);
 
   // Nobody is inside.
   if (ending_ == Ending::kDrain || ending_ == Ending::kCut) {
@@ -470,7 +478,8 @@ TEST_P(OutcomeMatrixTest, IsAnsweredAndCountedOnce) {
     EXPECT_TRUE(server_->Drain(absl::Now()));
   }
   for (const std::string& gauge : gauges) EXPECT_EQ(Sum(gauge), 0) << gauge;
-  EXPECT_EQ(Sum("lion_rpc_requests_total", absl::StrCat("rpc=\"", rpc(), "\"")), 1);
+  EXPECT_LE(NumCounted(), 1);
+  EXPECT_GE(NumCounted(), came_ ? 1 : 0);
 }
 
 INSTANTIATE_TEST_SUITE_P(

@@ -146,22 +146,59 @@ TEST_F(DeviceLossTest, AStreamEndsWithTheDevicesWords) {
 // ------------------------------------------------------------------------------------------------------------ the
 // drain
 
-// A server that drains on a thread of its own.
+// The machine's clock. One thread, which asks it between its steps, takes each of them only when told.
+class SteppedClock : public Clock {
+ public:
+  absl::Time Now() const override {
+    absl::MutexLock lock(&mu_);
+    if (std::this_thread::get_id() == held_) {
+      while (steps_ == 0) told_.Wait(&mu_);
+      --steps_;
+    }
+    return absl::Now();
+  }
+
+  // The calling thread.
+  void Hold() {
+    absl::MutexLock lock(&mu_);
+    held_ = std::this_thread::get_id();
+  }
+  void Step() { Add(1); }
+  void Release() { Add(1'000'000); }
+
+ private:
+  void Add(int steps) {
+    absl::MutexLock lock(&mu_);
+    steps_ += steps;
+    told_.SignalAll();
+  }
+
+  mutable absl::Mutex mu_;
+  mutable absl::CondVar told_;
+  std::thread::id held_ ABSL_GUARDED_BY(mu_);
+  mutable int steps_ ABSL_GUARDED_BY(mu_) = 0;
+};
+
+// A server that drains on a thread of its own. Stepped, the drain waits for clock_.Step() before drain_delay, and for
+// another one when it has begun to refuse, before refusal_time.
 class DrainTest : public testing::Test {
  protected:
   DrainTest() : encoder_(TestEncoderOptions()) {}
   ~DrainTest() override {
+    clock_.Release();
     encoder_.Release();
     if (drainer_.joinable()) drainer_.join();
   }
 
   void StartServer(Server::Options options) {
+    options.clock = &clock_;
     server_ = std::make_unique<TestServer>(std::move(options), &encoder_);
     server_->Open();
   }
 
-  void StartDrain() {
-    drainer_ = std::thread([this] {
+  void StartDrain(bool stepped = false) {
+    drainer_ = std::thread([this, stepped] {
+      if (stepped) clock_.Hold();
       clean_ = (*server_)->Drain(absl::Now());
       drained_.Notify();
     });
@@ -172,6 +209,7 @@ class DrainTest : public testing::Test {
     return clean_;
   }
 
+  SteppedClock clock_;
   PuppetEncoder encoder_;
   std::unique_ptr<TestServer> server_;
   std::thread drainer_;
@@ -192,26 +230,28 @@ TEST_F(DrainTest, TheOrder) {
   grpc::health::v1::HealthCheckResponse health;
   ASSERT_TRUE(watch->Read(&health));
   EXPECT_EQ(health.status(), grpc::health::v1::HealthCheckResponse::SERVING);
-  StartDrain();
+  const absl::Time signalled = absl::Now();
+  StartDrain(/*stepped=*/true);
   ASSERT_TRUE(watch->Read(&health));
   EXPECT_EQ(health.status(), grpc::health::v1::HealthCheckResponse::NOT_SERVING);
   EXPECT_EQ(server_->Health(""), "SERVING");
   // For drain_delay calls are served as before.
-  int served = 0;
+  EXPECT_TRUE(Embed(*server_).ok());
+  clock_.Step();
   grpc::Status status;
-  for (;;) {
+  do {
     status = Embed(*server_);
-    if (!status.ok()) break;
-    ++served;
-  }
-  EXPECT_GE(served, 1);
+  } while (status.ok());
+  EXPECT_GE(absl::Now(), signalled + options.drain_delay);
   // Then they are refused, and can be seen to be.
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(status.error_message(), "server is draining");
   EXPECT_EQ(server_->Metric("lion_rejected_total{reason=\"draining\"}"), 1);
   EXPECT_EQ(server_->Health(""), "SERVING");
   EXPECT_EQ(server_->Health(kServiceName), "NOT_SERVING");
+  clock_.Release();
   EXPECT_TRUE(WaitDrained());
+  EXPECT_GE(absl::Now(), signalled + options.drain_delay + options.refusal_time);
   EXPECT_FALSE(watch->Read(&health));
   EXPECT_EQ(watch->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
 }
@@ -317,9 +357,7 @@ TEST_F(DrainTest, TheTimeoutCutsWhatIsLeftAndCountsIt) {
 
 TEST_F(DrainTest, NothingIsLostUnderLoad) {
   encoder_.Release();
-  Server::Options options = TestServerOptions();
-  options.refusal_time = absl::Milliseconds(500);
-  StartServer(options);
+  StartServer(TestServerOptions());
   std::vector<std::thread> callers;
   callers.reserve(4);
   std::atomic<int> served = 0;
@@ -340,9 +378,11 @@ TEST_F(DrainTest, NothingIsLostUnderLoad) {
     });
   }
   while (served < 50) std::this_thread::yield();
-  StartDrain();
+  StartDrain(/*stepped=*/true);
+  clock_.Step();
   for (std::thread& caller : callers) caller.join();
   EXPECT_EQ(wrong, 0);
+  clock_.Release();
   EXPECT_TRUE(WaitDrained());
   EXPECT_EQ(server_->Metric(Requests("Embed", "text", "OK")), served);
 }

@@ -17,6 +17,7 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "server/encoder_service.h"
+#include "tests/fakes/fake_clock.h"
 #include "tests/server/test_server.h"
 
 namespace lion {
@@ -348,12 +349,14 @@ class PuppetServiceTest : public testing::Test {
   PuppetServiceTest() : encoder_(TestEncoderOptions()), server_(Options(), &encoder_) { server_.Open(); }
   ~PuppetServiceTest() override { encoder_.Release(); }
 
-  static Server::Options Options() {
+  Server::Options Options() {
     Server::Options options = TestServerOptions();
     options.limits.max_queue_tokens = options.limits.max_request_tokens = 100;
+    options.clock = &clock_;
     return options;
   }
 
+  FakeClock clock_{absl::Now()};  // the test says when a deadline has passed
   PuppetEncoder encoder_;
   TestServer server_;
 };
@@ -377,25 +380,24 @@ TEST_F(PuppetServiceTest, AFullQueueRefusesAtOnceAndSaysWhenToComeBack) {
 }
 
 TEST_F(PuppetServiceTest, WhereTheWaitIsLongerThanTheDeadlineWaitingCannotHelp) {
-  // A speed to estimate from: one token in at least 10 ms of the device's time.
+  // A speed to estimate from: one token in 100 s of the device's time.
   AsyncEmbed first(server_, EmbedIds({1}));
   encoder_.WaitForBatch();
-  const absl::Time start = absl::Now();
-  while (absl::Now() < start + absl::Milliseconds(10)) std::this_thread::yield();
+  clock_.Advance(absl::Seconds(100));
   encoder_.Finish();
   ASSERT_TRUE(first.Wait().ok());
   AsyncEmbed running(server_, EmbedIds({1}));
   encoder_.WaitForBatch();
   AsyncEmbed waiting(server_, WithInputs({IdsInput(std::vector<uint32_t>(60, 1))}));
   server_.WaitForMetric("lion_queue_tokens{model=\"text\"}", 60);
-  // 60 tokens wait for 600 ms at least.
+  // 60 tokens wait for 6,000 s.
   const v1::EmbedRequest request = WithInputs({IdsInput(std::vector<uint32_t>(41, 1))});
-  AsyncEmbed hasty(server_, request, absl::Now() + absl::Milliseconds(500));
+  AsyncEmbed hasty(server_, request, clock_.Now() + absl::Seconds(5000));
   EXPECT_EQ(hasty.Wait().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
   EXPECT_EQ(hasty.Pushback(), "-1");
   AsyncEmbed patient(server_, request);
   EXPECT_EQ(patient.Wait().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
-  EXPECT_GE(std::stoi(patient.Pushback()), 600);
+  EXPECT_GE(std::stoi(patient.Pushback()), 6'000'000);
 }
 
 TEST_F(PuppetServiceTest, ACancelledCallIsDroppedAndCountedOnce) {
@@ -428,13 +430,11 @@ TEST_F(PuppetServiceTest, ACancelledCallIsDroppedAndCountedOnce) {
 TEST_F(PuppetServiceTest, ARowPastItsDeadlineIsDroppedAsThat) {
   AsyncEmbed running(server_, EmbedIds({1}));
   encoder_.WaitForBatch();
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(200);
-  AsyncEmbed waiting(server_, EmbedIds({2}), deadline);
+  AsyncEmbed waiting(server_, EmbedIds({2}), clock_.Now() + absl::Hours(1));
   server_.WaitForMetric("lion_queue_sequences{model=\"text\"}", 1);
-  EXPECT_EQ(waiting.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  // The server's own deadline is a little later: gRPC rounds up what it sends.
-  while (absl::Now() < deadline + absl::Milliseconds(50)) std::this_thread::yield();
+  clock_.Advance(absl::Hours(2));
   encoder_.Release();
+  EXPECT_EQ(waiting.Wait().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   EXPECT_TRUE(running.Wait().ok());
   server_.WaitForMetric(Requests("Embed", "text", "DEADLINE_EXCEEDED"), 1);
   EXPECT_EQ(server_.Metric(Dropped("deadline")), 1);
@@ -446,7 +446,7 @@ TEST_F(PuppetServiceTest, CancelAtAnyMomentEndsEachCallOnce) {
   constexpr int kCalls = 300;
   for (int i = 0; i < kCalls; ++i) {
     AsyncEmbed call(server_, WithInputs({TextInput("the quick brown fox"), IdsInput({1, 2})}));
-    for (int spin = 0; spin < i; ++spin) std::this_thread::yield();
+    Spin(i * 100);
     call.Cancel();
     call.Wait();
   }

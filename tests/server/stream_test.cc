@@ -14,6 +14,7 @@
 #include "grpcpp/support/sync_stream.h"
 #include "gtest/gtest.h"
 #include "server/stream_reactor.h"
+#include "tests/fakes/fake_clock.h"
 #include "tests/server/test_server.h"
 
 namespace lion {
@@ -176,12 +177,14 @@ class PuppetStreamTest : public testing::Test {
     stream_.reset();
   }
 
-  static Server::Options Options() {
+  Server::Options Options() {
     Server::Options options = TestServerOptions();
     options.limits.max_queue_tokens = options.limits.max_request_tokens = 100;
+    options.clock = &clock_;
     return options;
   }
 
+  FakeClock clock_{absl::Now()};  // the test says when a deadline has passed
   PuppetEncoder encoder_;
   TestServer server_;
   grpc::ClientContext context_;
@@ -255,16 +258,18 @@ TEST_F(PuppetStreamTest, ACancelledStreamDropsItsRowsAndIsCountedOnce) {
 
 TEST_F(PuppetStreamTest, TheDeadlineDropsRowsAsThat) {
   grpc::ClientContext context;
-  const absl::Time deadline = absl::Now() + absl::Milliseconds(300);
-  context.set_deadline(absl::ToChronoTime(deadline));
+  context.set_deadline(absl::ToChronoTime(clock_.Now() + absl::Hours(1)));
   const auto stream = server_.stub()->EmbedStream(&context);
   ASSERT_TRUE(stream->Write(EmbedIds({1})));
   encoder_.WaitForBatch();
   ASSERT_TRUE(stream->Write(EmbedIds({2})));
   server_.WaitForMetric("lion_queue_sequences{model=\"text\"}", 1);
-  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
-  while (absl::Now() < deadline + absl::Milliseconds(50)) std::this_thread::yield();
+  clock_.Advance(absl::Hours(2));
   encoder_.Release();
+  v1::EmbedResponse response;
+  while (stream->Read(&response)) {
+  }
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::DEADLINE_EXCEEDED);
   server_.WaitForMetric("lion_dropped_total{reason=\"deadline\"}", 1);
   EXPECT_EQ(server_.Metric("lion_dropped_total{reason=\"cancelled\"}"), 0);
 }
@@ -302,7 +307,7 @@ TEST(StreamCancelTest, CancelAtAnyMomentEndsEachStreamOnce) {
     grpc::ClientContext context;
     const auto stream = server.stub()->EmbedStream(&context);
     for (int message = 0; message < i % 7; ++message) stream->Write(WithInputs({TextInput("the quick brown fox")}));
-    for (int spin = 0; spin < i; ++spin) std::this_thread::yield();
+    Spin(i * 100);
     context.TryCancel();
     stream->Finish();
   }

@@ -12,6 +12,7 @@
 //   EXPECT_EQ(server.Metric("lion_rpc_requests_total{rpc=\"Embed\",model=\"text\",code=\"OK\"}"), 1);
 
 #include <algorithm>
+#include <atomic>
 #include <cstdint>
 #include <memory>
 #include <string>
@@ -106,6 +107,14 @@ inline Server::Options TestServerOptions() {
   options.limits.max_inputs = 16;
   options.refusal_time = absl::ZeroDuration();
   return options;
+}
+
+// Passes a moment on the processor. For calls that are cancelled at any moment; yields would take minutes on a busy
+// machine, where each is a turn of everybody else.
+inline void Spin(int turns) {
+  std::atomic<int> turn = 0;
+  while (turn.fetch_add(1, std::memory_order_relaxed) < turns) {
+  }
 }
 
 class TestServer {
