@@ -159,7 +159,7 @@ def test_recording_rules_record(watched):
             if rule["type"] == "recording":
                 assert any(math.isfinite(value) for _, value in prometheus.query(rule["name"])), rule
     (_, busy), = prometheus.query("lion:compute_busy:ratio_rate2m")
-    assert 0 < busy <= 1.1, busy
+    assert 0 < busy <= 1.5, busy  # above 1 by a batch that began before the first scrape and is counted at its end
 
 
 def test_a_healthy_server_alerts_nobody(watched):

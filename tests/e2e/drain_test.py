@@ -122,7 +122,11 @@ def test_an_idle_server_and_an_open_stream():
 
 def test_the_order():
     """Named services turn NOT_SERVING, "" stays; calls go on for drain_delay; then UNAVAILABLE, counted; then the end."""
-    with Server([MODEL], *QUICK, "--drain_delay=3s") as server:
+    with Server([MODEL], *QUICK, "--drain_delay=3s", f"--drain_timeout={HANG_SECONDS}s") as server:
+        # A stream whose answers nobody takes keeps the server refusing for as long as we look.
+        answers = [pb.EmbedRequest(inputs=[ids_input([1] * 2000)], pooling=pb.POOLING_TOKENS)] * 100
+        held = server.stub.EmbedStream(iter(answers), timeout=HANG_SECONDS)
+        next(held)
         watched = server.watch_health()
         assert next(watched) == "SERVING"
         server.signal()
@@ -138,8 +142,9 @@ def test_the_order():
         except grpc.RpcError as error:
             assert error.code() == grpc.StatusCode.UNAVAILABLE
         assert served >= 1
-        assert server.metrics()[rejected] == 1  # new calls are refused for at least 500 ms: time enough to look
+        assert server.metrics()[rejected] == 1
         assert server.health("") == "SERVING"
+        held.cancel()
         assert server.wait_exit() == 0
 
 

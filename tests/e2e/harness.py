@@ -16,6 +16,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 import urllib.request
 
@@ -35,11 +36,17 @@ HANG_SECONDS = 120  # no test waits this long unless something hangs
 
 
 def _generate_stubs():
+    """Into build/e2e/stubs, file by file whole: others may import them at this moment (the callers of bench/soak.py do)."""
     out = ROOT / "build/e2e/stubs"
     out.mkdir(parents=True, exist_ok=True)
     google = pathlib.Path(grpc_tools.__file__).parent / "_proto"
-    failed = protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"-I{google}", f"--python_out={out}", f"--grpc_python_out={out}", "lion/v1/encoder.proto"])
-    assert not failed, "protoc refused proto/lion/v1/encoder.proto"
+    with tempfile.TemporaryDirectory(dir=out.parent) as made:
+        failed = protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"-I{google}", f"--python_out={made}", f"--grpc_python_out={made}", "lion/v1/encoder.proto"])
+        assert not failed, "protoc refused proto/lion/v1/encoder.proto"
+        for file in list(pathlib.Path(made).rglob("*.py")):
+            target = out / file.relative_to(made)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            file.replace(target)
     sys.path.insert(0, str(out))
 
 

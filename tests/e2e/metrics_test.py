@@ -3,6 +3,8 @@
 """Metrics are exact after a known set of calls, failed ones included, and nothing a caller sends becomes a label."""
 
 import re
+import signal
+import threading
 import time
 
 import grpc
@@ -11,6 +13,7 @@ import pytest
 from harness import HANG_SECONDS, ORACLE, Server, ids_input, pb, text_input
 
 LONG = pb.EncodeOptions(mode=pb.COMPUTE_MODE_RECURRENT)
+LATE_SECONDS = 5
 SLOW = pb.EncodeOptions(mode=pb.COMPUTE_MODE_PARALLEL)  # quadratic: a row of thousands of tokens takes tenths of a second
 
 # Every name of the contract, with its labels.
@@ -234,8 +237,14 @@ def test_rows_dropped_for_their_deadline_or_their_caller(fresh):
     long = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([7] * 16000)] * 1, options=SLOW), timeout=HANG_SECONDS)
     while changes(before, server.metrics()).get('lion_queue_duration_seconds_count{model="a"}') != 1:
         pass  # until the long row has left the queue
-    late = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 2100)] * 3), timeout=0.02)
+    late = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 2100)] * 3), timeout=LATE_SECONDS)
     gone = server.stub.Embed.future(pb.EmbedRequest(model="a", inputs=[ids_input([1] * 2200)] * 2), timeout=HANG_SECONDS)
+    while changes(before, server.metrics()).get('lion_queue_sequences{model="a"}') != 5:
+        pass  # until both wait
+    # The long row must not end first, on any machine: the server stands still until the deadline has passed for it too.
+    server.signal(signal.SIGSTOP)
+    threading.Event().wait(1.1 * LATE_SECONDS)
+    server.signal(signal.SIGCONT)
     assert late.code() == grpc.StatusCode.DEADLINE_EXCEEDED
     gone.cancel()
     assert long.code() == grpc.StatusCode.OK
