@@ -3,8 +3,10 @@
 
 #include "model/config.h"
 
+#include <algorithm>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
 #include <nlohmann/json.hpp>
 #include <optional>
 #include <sstream>
@@ -82,12 +84,12 @@ class Fields {
     return value->get<double>();
   }
 
-  bool Bool(const char* name, bool fallback) {
-    const json* value = Find(name, true);
-    if (value == nullptr) return fallback;
+  bool Bool(const char* name, std::optional<bool> fallback = std::nullopt) {
+    const json* value = Find(name, fallback.has_value());
+    if (value == nullptr) return fallback.value_or(false);
     if (!value->is_boolean()) {
       Fail(absl::StrCat(name, " is ", Shown(*value), ", not true or false"));
-      return fallback;
+      return false;
     }
     return value->get<bool>();
   }
@@ -141,7 +143,18 @@ constexpr ArchName kArchNames[] = {
     {"linear_attention", Variant::kLit}, {"nova", Variant::kD},   {"nova-inputdep", Variant::kS},
 };
 
-void ReadLabels(Fields& fields, TextConfig& config) {
+struct MaskName {
+  absl::string_view name;
+  Variant variant;
+};
+
+// mask_type of an image encoder.
+constexpr MaskName kMaskNames[] = {{"Lit", Variant::kLit}, {"Decay", Variant::kD}, {"Selective", Variant::kS}};
+
+constexpr absl::string_view kImageModelType = "lion-vision";
+constexpr int64_t kMaxWidth = int64_t{1} << 16;
+
+void ReadLabels(Fields& fields, EncoderConfig& config) {
   const json* id2label = fields.Find("id2label", true);
   if (id2label == nullptr) return;
   if (!id2label->is_object()) return fields.Fail("id2label is not an object");
@@ -156,6 +169,30 @@ void ReadLabels(Fields& fields, TextConfig& config) {
     seen[index] = true;
     config.labels[index] = name.get<std::string>();
   }
+}
+
+// problem_type and the labels' names.
+absl::Status ReadClasses(Fields& fields, const std::string& file, EncoderConfig& config) {
+  const std::string problem = fields.String("problem_type", "");
+  config.multi_label = problem == "multi_label_classification";
+  ReadLabels(fields, config);
+  if (!fields.status().ok()) return fields.status();
+  if (problem == "regression") return Bad(file, "problem_type 'regression' has no class scores to serve");
+  return absl::OkStatus();
+}
+
+// Sets head_width. width and heads: the fields' names.
+absl::Status DivideHeads(const std::string& file, absl::string_view width, absl::string_view heads,
+                         EncoderConfig& config) {
+  if (config.hidden_width % config.num_heads != 0) {
+    return Bad(file,
+               absl::StrCat(width, " ", config.hidden_width, " is not a multiple of ", heads, " ", config.num_heads));
+  }
+  config.head_width = config.hidden_width / config.num_heads;
+  if (config.head_width > kMaxHeadWidth) {
+    return Bad(file, absl::StrCat("heads are ", config.head_width, " wide, at most ", kMaxHeadWidth, " are served"));
+  }
+  return absl::OkStatus();
 }
 
 // A path that modules.json gives, checked to be a plain folder name inside the directory.
@@ -242,7 +279,6 @@ absl::StatusOr<TextConfig> ParseTextConfig(absl::string_view text, const std::st
     config.variant = name.variant;
     known = true;
   }
-  constexpr int64_t kMaxWidth = int64_t{1} << 16;
   config.vocab_size = fields.Int("vocab_size", 1, int64_t{1} << 24);
   config.type_vocab_size = fields.Int("type_vocab_size", 1, 1024, 2);
   config.hidden_width = fields.Int("hidden_size", 1, kMaxWidth);
@@ -254,31 +290,90 @@ absl::StatusOr<TextConfig> ParseTextConfig(absl::string_view text, const std::st
   const std::string activation = fields.String("hidden_act", "gelu");
   const std::string positions = fields.String("position_embedding_type", "absolute");
   if (positions == "absolute") config.max_positions = fields.Int("max_position_embeddings", 1, int64_t{1} << 24);
-  const std::string problem = fields.String("problem_type", "");
-  config.multi_label = problem == "multi_label_classification";
-  ReadLabels(fields, config);
+  const absl::Status classes = ReadClasses(fields, file, config);
 
   if (!fields.status().ok()) return fields.status();
   if (model_type != "bert")
-    return Bad(file, absl::StrCat("model_type '", model_type, "' is not served: only 'bert' is"));
+    return Bad(file, absl::StrCat("model_type '", model_type, "' is not served as text: only 'bert' is"));
   if (!known) {
     return Bad(file, absl::StrCat("arch_type '", arch, "' is not one of lion-lit, lion-d, lion-s"));
   }
   if (activation != "gelu") return Bad(file, absl::StrCat("hidden_act '", activation, "' is not 'gelu'"));
-  if (problem == "regression") return Bad(file, "problem_type 'regression' has no class scores to serve");
-  if (config.hidden_width % config.num_heads != 0) {
-    return Bad(file, absl::StrCat("hidden_size ", config.hidden_width, " is not a multiple of num_attention_heads ",
-                                  config.num_heads));
-  }
-  config.head_width = config.hidden_width / config.num_heads;
-  if (config.head_width > kMaxHeadWidth) {
-    return Bad(file, absl::StrCat("heads are ", config.head_width, " wide, at most ", kMaxHeadWidth, " are served"));
-  }
+  if (!classes.ok()) return classes;
+  const absl::Status heads = DivideHeads(file, "hidden_size", "num_attention_heads", config);
+  if (!heads.ok()) return heads;
   return config;
 }
 
-absl::StatusOr<PipelineConfig> ReadPipeline(const std::string& directory, int64_t hidden_width) {
+absl::StatusOr<ImageConfig> ParseImageConfig(absl::string_view text, const std::string& file) {
+  absl::StatusOr<json> value = ParseJson(text, file);
+  if (!value.ok()) return value.status();
+  Fields fields(*value, file);
+  ImageConfig config;
+
+  const std::string model_type = fields.String("model_type");
+  const std::string mask_type = fields.String("mask_type");
+  const std::string order = fields.String("order", "Normal");
+  config.positions = fields.Bool("pos_emb");
+  config.cls_pooling = fields.Bool("cls_tok");
+  config.qkv_bias = fields.Bool("qkv_bias", true);
+  const int64_t channels = fields.Int("in_chans", 1, 1024, kImageChannels);
+  config.image_size = fields.Int("img_size", 1, kMaxWidth);
+  config.patch_size = fields.Int("patch_size", 1, kMaxPatchSize);
+  config.hidden_width = fields.Int("embed_dim", 1, kMaxWidth);
+  config.num_layers = fields.Int("depth", 1, 1024);
+  config.num_heads = fields.Int("num_heads", 1, 1024);
+  const double mlp_ratio = fields.Real("mlp_ratio", 0, 64, 4);
+  config.layer_norm_eps = fields.Real("layer_norm_eps", 0, 1, 1e-6);
+  config.num_classes = fields.Int("num_classes", 0, int64_t{1} << 24, -1);
+  const absl::Status classes = ReadClasses(fields, file, config);
+
+  if (!fields.status().ok()) return fields.status();
+  if (model_type != kImageModelType) {
+    return Bad(file, absl::StrCat("model_type '", model_type, "' is not '", kImageModelType, "'"));
+  }
+  const auto* mask = std::find_if(std::begin(kMaskNames), std::end(kMaskNames),
+                                  [&](const MaskName& name) { return name.name == mask_type; });
+  if (mask == std::end(kMaskNames)) {
+    return Bad(file, absl::StrCat("mask_type '", mask_type, "' is not one of Lit, Decay, Selective"));
+  }
+  config.variant = mask->variant;
+  if (order != "Normal" && order != "S") return Bad(file, absl::StrCat("order '", order, "' is neither Normal nor S"));
+  config.two_paths = order == "S";
+  if (channels != kImageChannels) {
+    return Bad(file, absl::StrCat("in_chans ", channels, " is not served: only ", kImageChannels, " are"));
+  }
+  if (config.image_size % config.patch_size != 0) {
+    return Bad(file,
+               absl::StrCat("img_size ", config.image_size, " is not a multiple of patch_size ", config.patch_size));
+  }
+  config.feed_forward_width = static_cast<int64_t>(static_cast<double>(config.hidden_width) * mlp_ratio);
+  if (config.feed_forward_width < 1 || config.feed_forward_width > 4 * kMaxWidth) {
+    return Bad(file, absl::StrCat("mlp_ratio times embed_dim is ", config.feed_forward_width, ", not from 1 to ",
+                                  4 * kMaxWidth));
+  }
+  if (!classes.ok()) return classes;
+  const absl::Status heads = DivideHeads(file, "embed_dim", "num_heads", config);
+  if (!heads.ok()) return heads;
+  return config;
+}
+
+absl::StatusOr<ModelConfig> ParseModelConfig(absl::string_view text, const std::string& file) {
+  const absl::StatusOr<json> value = ParseJson(text, file);
+  if (!value.ok()) return value.status();
+  Fields fields(*value, file);
+  const std::string model_type = fields.String("model_type", "bert");
+  if (!fields.status().ok()) return fields.status();
+  if (model_type == kImageModelType) return ParseImageConfig(text, file);
+  if (model_type == "bert") return ParseTextConfig(text, file);
+  return Bad(file,
+             absl::StrCat("model_type '", model_type, "' is not served: only 'bert' and '", kImageModelType, "' are"));
+}
+
+absl::StatusOr<PipelineConfig> ReadPipeline(const std::string& directory, int64_t hidden_width,
+                                            Pooling default_pooling) {
   PipelineConfig pipeline;
+  pipeline.pooling = default_pooling;
   const std::string file = absl::StrCat(directory, "/modules.json");
   std::error_code error;
   if (!std::filesystem::exists(file, error)) return pipeline;

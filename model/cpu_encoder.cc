@@ -9,9 +9,12 @@
 #include <functional>
 #include <string>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
+#include "model/cpu_image_layers.h"
 #include "model/cpu_layers.h"
+#include "model/cpu_text_layers.h"
 #include "model/cpu_weights.h"
 #include "model/kernels/cpu/attention.h"
 #include "model/kernels/cpu/attention_amx.h"
@@ -94,10 +97,9 @@ struct CpuEncoder::Impl {
   std::atomic<int> num_encodes = 0;  // one inside another
 
   // A token's products in the two halves of a layer, in multiply-adds over E: what work is counted in.
-  double ProjectWork() const { return 3.0 * options.config.hidden_width; }
-  double RestWork() const {
-    return static_cast<double>(options.config.hidden_width) + 2.0 * options.config.feed_forward_width;
-  }
+  double ProjectWork() const { return 3.0 * config().hidden_width; }
+  double RestWork() const { return static_cast<double>(config().hidden_width) + 2.0 * config().feed_forward_width; }
+  const EncoderConfig& config() const { return Common(options.config); }
 
   void EncodeGroup(std::vector<Slice> slices, Workspace& w) const;
   absl::Status EncodeLongRow(const Slice& slice, Activations& a, const Executor& run);
@@ -116,13 +118,14 @@ void CpuEncoder::Impl::EncodeGroup(std::vector<Slice> slices, Workspace& w) cons
 }
 
 absl::Status CpuEncoder::Impl::EncodeLongRow(const Slice& slice, Activations& a, const Executor& run) {
-  const bool by_head = slice.row->mode == ComputeMode::kParallel;
-  const bool lean = slice.row->mode == ComputeMode::kRecurrent;
-  layers->Prepare({slice}, CpuLayers::RoomFor(*slice.row), a);
+  const bool by_head = layers->TakesWholeRows(*slice.row);
+  const CpuLayers::Room room = layers->RoomFor(*slice.row);
+  const bool lean = room == CpuLayers::Room::kLean;
+  layers->Prepare({slice}, room, a);
   const int64_t span = layers->SpanTokens(*slice.row);
   const auto num_spans = static_cast<int>((a.T + span - 1) / span);
   std::vector<SpanStates> states(by_head ? 0 : num_spans);
-  const auto H = static_cast<int>(options.config.num_heads);
+  const auto H = static_cast<int>(config().num_heads);
   const size_t num_layers = weights.layers.size();
   absl::Status status;
   for (size_t n = 0; n <= num_layers; ++n) {
@@ -139,7 +142,7 @@ absl::Status CpuEncoder::Impl::EncodeLongRow(const Slice& slice, Activations& a,
       if (n == 0) layers->Embed(a, first, last, w);
       if (lean) layers->ViewSpan(a, first, last, s);
       if (n > 0 && by_head) {
-        layers->FeedForward(a, n - 1, first, last, a.y + first * options.config.hidden_width, w);
+        layers->FeedForward(a, n - 1, first, last, a.y + first * config().hidden_width, w);
       } else if (n > 0) {
         if (lean) layers->Project(s, n - 1, s_first, s_last, w);
         layers->Attend(s, n - 1, s_first, s_last, &states[i], w);
@@ -186,7 +189,8 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
   if (options.chunk_tokens == 0) {
     AttentionParams tiles;
     tiles.bfloat16 = options.dtype != DType::kFloat32;
-    tiles.D = static_cast<int>(options.config.head_width);
+    tiles.D = static_cast<int>(Common(options.config).head_width);
+    if (std::holds_alternative<ImageConfig>(options.config)) tiles.value_width = tiles.D + 1;
     tiles.mode = ComputeMode::kChunked;
     tiles.C = kTileChunkTokens;
     options.chunk_tokens = AmxTakes(tiles) ? kTileChunkTokens : kChunkTokens;
@@ -208,7 +212,12 @@ absl::StatusOr<std::unique_ptr<CpuEncoder>> CpuEncoder::Create(Options options) 
   });
   if (!run.ok()) return run;
   if (!loaded.ok()) return loaded;
-  impl->layers = std::make_unique<CpuLayers>(&kept.config, &impl->weights, kept.dtype, kept.chunk_tokens);
+  if (const auto* image = std::get_if<ImageConfig>(&kept.config)) {
+    impl->layers = std::make_unique<CpuImageLayers>(image, &impl->weights, kept.dtype, kept.chunk_tokens);
+  } else {
+    const auto* text = &std::get<TextConfig>(kept.config);
+    impl->layers = std::make_unique<CpuTextLayers>(text, &impl->weights, kept.dtype, kept.chunk_tokens);
+  }
   impl->workspaces.resize(kept.pool->num_threads());
   for (Workspace& w : impl->workspaces) impl->layers->Prepare(w);
   return std::unique_ptr<CpuEncoder>(new CpuEncoder(std::move(impl)));
@@ -222,13 +231,13 @@ absl::Status CpuEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResult
   ComputePool* pool = impl_->options.pool;
   const int64_t threads = pool->num_threads();
   int64_t total = 0;
-  for (const Row& row : rows) total += static_cast<int64_t>(row.ids.size());
+  for (const Row& row : rows) total += row.num_tokens();
   std::vector<Slice> shared;
   std::vector<std::vector<Slice>> tasks;  // of one worker each: a long row, or a group
   std::vector<Slice> packed;
   int64_t packed_tokens = 0;
   for (size_t b = 0; b < rows.size(); ++b) {
-    const Slice slice{0, static_cast<int64_t>(rows[b].ids.size()), &rows[b], &results[b]};
+    const Slice slice{0, rows[b].num_tokens(), &rows[b], &results[b]};
     if (slice.L <= CpuLayers::kSpanTokens) {
       packed.push_back(slice);
       packed_tokens += slice.L;
@@ -295,16 +304,20 @@ int64_t CpuEncoder::num_labels() const {
 }
 int64_t CpuEncoder::embedding_width() const {
   const std::vector<CpuHeadProduct>& head = impl_->weights.pooled_head;
-  return head.empty() ? impl_->options.config.hidden_width : head.back().linear->out_width();
+  return head.empty() ? impl_->config().hidden_width : head.back().linear->out_width();
 }
 int CpuEncoder::chunk_tokens() const { return impl_->options.chunk_tokens; }
 const std::vector<std::string>& CpuEncoder::unused_tensors() const { return impl_->weights.unused; }
 
 std::string CpuEncoder::CrossoverKey() const {
   const Options& options = impl_->options;
+  const auto* image = std::get_if<ImageConfig>(&options.config);
   return absl::StrCat("kernels ", kAttentionRevision, ", ", CpuName(), ", ", AttentionTarget(), ", ",
-                      Name(options.dtype), ", ", Name(options.config.variant), ", heads of ", options.config.head_width,
-                      ", chunks of ", options.chunk_tokens);
+                      Name(options.dtype), ", ", Name(impl_->config().variant), ", heads of ",
+                      impl_->config().head_width, ", chunks of ", options.chunk_tokens,
+                      image == nullptr   ? ""
+                      : image->two_paths ? ", pictures on two paths"
+                                         : ", pictures");
 }
 
 int CpuEncoder::MeasureCrossover() {
@@ -316,12 +329,11 @@ int CpuEncoder::MeasureCrossover() {
               for (int L : kCrossoverChoices) {
                 if (L == best) continue;
                 // The first layer's attention on zeros: its time does not depend on the values.
-                const std::vector<uint32_t> ids(L, 0);
                 Row row;
-                row.ids = ids;
                 RowResult unused_result;
                 Activations a;
-                impl_->layers->Prepare({Slice{0, L, &row, &unused_result}}, CpuLayers::Room::kParallel, a);
+                impl_->layers->Prepare({Slice{0, impl_->layers->LargestRow(L), &row, &unused_result}},
+                                       CpuLayers::Room::kParallel, a);
                 if (a.log_a != nullptr) std::fill(a.log_a, a.log_a + a.stride, -0.01f);
                 auto seconds = [&](ComputeMode mode) {
                   row.mode = mode;

@@ -4,21 +4,18 @@
 #ifndef LION_MODEL_CPU_ENCODER_H_
 #define LION_MODEL_CPU_ENCODER_H_
 
-// The text encoder on the CPU: BERT's layout around LION's attention (docs/design.md, "The mathematics").
-//
-//   x = LayerNorm(word[id] + type[type_id] (+ position[i]))
-//   per layer: z = attention(x);  z = LayerNorm_1e-5(z) if layer_norm_after;  x = LayerNorm(x + dense(z))
-//              x = LayerNorm(x + W2 gelu_erf(W1 x + b1) + b2)
+// The encoders on the CPU: BERT's layout (model/cpu_text_layers.h) or ViT's (model/cpu_image_layers.h) around LION's
+// attention (docs/design.md, "The mathematics").
 //
 // One batch's way: 1. Rows up to CpuLayers::kSpanTokens are packed end to end into groups of about as many tokens, each
 // taken through all layers by one worker, without a barrier. 2. A longer row is cut into spans of that length. They
 // meet once a layer, where the states at their borders are made of what each span adds, in order (model/cpu_layers.h);
 // one worker takes them all if the batch has work enough for the others, else all workers share them. A long row in the
-// parallel form is shared head by head instead. 3. The last hidden states are pooled, projected or classified.
-// x stays fp32 between the products, whose operands are of the model's dtype; gates, decays, states, LayerNorm and the
-// heads (Dense, pooler, classifier) are fp32 always.
-// A row's bits depend on the row alone: products run in tiles that agree (model/linear.h), everything else works on one
-// row, and where a row is cut depends on its chunk alone.
+// parallel form, or a large picture in any, is shared head by head instead. 3. The last hidden states are pooled,
+// projected or classified. x stays fp32 between the products, whose operands are of the model's dtype; gates, decays,
+// states, LayerNorm and the heads (Dense, pooler, classifier) are fp32 always. A row's bits depend on the row alone:
+// products run in tiles that agree (model/linear.h), everything else works on one row, and where a row is cut depends
+// on its chunk alone.
 //
 // Steps. A row above kMaxUnsteppedTokens is always shared by all workers and runs in steps of about 15 ms: a step ends
 // between two spans (or heads, in the parallel form), wherever the time is over, and the row's bits know nothing of it.
@@ -34,7 +31,8 @@
 //
 // and its answer. The recurrent form keeps no q, k and v: each span makes them twice, once for what it adds to the
 // states and once for its outputs, which is a quarter more of the products' work (at FF = 4 E) for a third to a half of
-// the memory. RowBytes() is that formula.
+// the memory. RowBytes() is that formula. A picture takes what the parallel form takes, whatever its form, with v wider
+// by a column and its padding, and while a worker has one of its heads: that head's q, k, v and sums once a path.
 
 #include <memory>
 #include <string>
@@ -61,7 +59,7 @@ class CpuEncoder : public Encoder {
   static constexpr int64_t kMaxUnsteppedTokens = 4096;
 
   struct Options {
-    TextConfig config;
+    ModelConfig config;
     PipelineConfig pipeline;
     DType dtype = DType::kFloat32;               // kFloat32, kBFloat16 or kInt8
     int chunk_tokens = 0;                        // 0 = the CPU's, above

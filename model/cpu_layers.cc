@@ -15,28 +15,28 @@
 namespace lion {
 namespace {
 
-constexpr int64_t kBufferRows = CpuLayers::kSpanTokens + Linear::kMaxTileRows;
-constexpr float kAfterEps = 1e-5f;  // of layer_norm_after
-
 // Copies n pieces of a row to places stride apart. Sizes known to the compiler are copied without a call.
 template <size_t kBytes>
 void ScatterPieces(const char* from, int64_t n, char* to, int64_t stride) {
   for (int64_t i = 0; i < n; ++i) std::memcpy(to + i * stride, from + i * kBytes, kBytes);
 }
-void Scatter(const char* from, int64_t bytes, int64_t n, char* to, int64_t stride) {
-  switch (bytes) {
-    case 64:
-      return ScatterPieces<64>(from, n, to, stride);
-    case 128:
-      return ScatterPieces<128>(from, n, to, stride);
-    case 256:
-      return ScatterPieces<256>(from, n, to, stride);
-    default:
-      for (int64_t i = 0; i < n; ++i) std::memcpy(to + i * stride, from + i * bytes, bytes);
-  }
-}
 
 }  // namespace
+
+void CpuLayers::Scatter(const void* from, int64_t bytes, int64_t n, void* to, int64_t stride) {
+  const auto* pieces = static_cast<const char*>(from);
+  auto* places = static_cast<char*>(to);
+  switch (bytes) {
+    case 64:
+      return ScatterPieces<64>(pieces, n, places, stride);
+    case 128:
+      return ScatterPieces<128>(pieces, n, places, stride);
+    case 256:
+      return ScatterPieces<256>(pieces, n, places, stride);
+    default:
+      for (int64_t i = 0; i < n; ++i) std::memcpy(places + i * stride, pieces + i * bytes, bytes);
+  }
+}
 
 std::vector<std::pair<const char*, double>> CpuStageTimes::Named() const {
   return {{"embed", seconds[kEmbed]}, {"products", seconds[kProducts]}, {"attention", seconds[kAttention]},
@@ -57,21 +57,22 @@ void StageClock::To(Stage next) {
   since_ = now;
 }
 
-CpuLayers::CpuLayers(const TextConfig* config, const CpuWeights* weights, DType dtype, int chunk_tokens)
+CpuLayers::CpuLayers(const EncoderConfig* config, const CpuWeights* weights, DType dtype, int chunk_tokens,
+                     int64_t value_width, int64_t num_gates)
     : config_(*config),
       weights_(*weights),
       dtype_(dtype),
       wide_(dtype == DType::kFloat32),
       chunk_tokens_(chunk_tokens),
+      value_width_(value_width),
+      num_gates_(num_gates),
       E_(config->hidden_width),
       H_(config->num_heads),
       D_(config->head_width),
       FF_(config->feed_forward_width) {}
 
-CpuLayers::Room CpuLayers::RoomFor(const Row& row) {
-  return row.mode == ComputeMode::kParallel    ? Room::kParallel
-         : row.mode == ComputeMode::kRecurrent ? Room::kLean
-                                               : Room::kGroup;
+CpuLayers::Room CpuLayers::RoomFor(const Row& row) const {
+  return TakesWholeRows(row) ? Room::kParallel : row.mode == ComputeMode::kRecurrent ? Room::kLean : Room::kGroup;
 }
 
 int64_t CpuLayers::HeadStride(int64_t T) {
@@ -80,11 +81,15 @@ int64_t CpuLayers::HeadStride(int64_t T) {
   return (T + 15) / 16 * 16 + 17;
 }
 
+int64_t CpuLayers::QkvElements(int64_t stride) const {
+  return H_ * stride * (2 * D_ + value_width_) + kAttentionBlock * std::max(D_, value_width_);
+}
+
 void CpuLayers::MakeHeads(Activations& a) const {
   a.stride = HeadStride(a.T);
-  a.qkv = wide_ ? static_cast<void*>(a.buffers[1].Get<float>((3 * H_ * a.stride + kAttentionBlock) * D_))
-                : static_cast<void*>(a.buffers[1].Get<uint16_t>((3 * H_ * a.stride + kAttentionBlock) * D_));
-  a.log_a = config_.variant == Variant::kS ? a.buffers[2].Get<float>(H_ * a.stride) : nullptr;
+  a.qkv = wide_ ? static_cast<void*>(a.buffers[1].Get<float>(QkvElements(a.stride)))
+                : static_cast<void*>(a.buffers[1].Get<uint16_t>(QkvElements(a.stride)));
+  a.log_a = num_gates_ > 0 ? a.buffers[2].Get<float>(num_gates_ * a.stride) : nullptr;
 }
 
 void CpuLayers::Prepare(std::vector<Slice> slices, Room room, Activations& a) const {
@@ -108,7 +113,7 @@ void CpuLayers::ViewSpan(const Activations& a, int64_t first, int64_t last, Acti
 }
 
 int64_t CpuLayers::RowBytes(const Row& row, int64_t num_workers) const {
-  const auto L = static_cast<int64_t>(row.ids.size());
+  const int64_t L = row.num_tokens();
   const std::vector<CpuHeadProduct>& head = weights_.pooled_head;
   const int64_t width = head.empty() ? E_ : head.back().linear->out_width();
   int64_t bytes = 0;
@@ -123,12 +128,11 @@ int64_t CpuLayers::RowBytes(const Row& row, int64_t num_workers) const {
   bytes += x;
   if (room != Room::kLean) {
     const int64_t stride = HeadStride(L);
-    bytes += (3 * H_ * stride + kAttentionBlock) * D_ * (wide_ ? 4 : 2);
-    if (config_.variant == Variant::kS) bytes += H_ * stride * 4;
+    bytes += QkvElements(stride) * (wide_ ? 4 : 2) + num_gates_ * stride * 4;
   }
-  if (room == Room::kParallel) return bytes + x;
+  if (room == Room::kParallel) return bytes + x + num_workers * WholeRowScratch(L);
   const int64_t span = SpanTokens(row);
-  return bytes + (L + span - 1) / span * H_ * (2 * D_ * PaddedHeadWidth(D_) + 1) * 4;
+  return bytes + (L + span - 1) / span * H_ * (2 * D_ * PaddedHeadWidth(value_width_) + 1) * 4;
 }
 
 void CpuLayers::Prepare(Workspace& w) const {
@@ -141,23 +145,6 @@ int64_t CpuLayers::SpanTokens(const Row& row) const {
   if (row.mode != ComputeMode::kChunked) return kSpanTokens;
   const int64_t C = row.chunk_tokens > 0 ? row.chunk_tokens : chunk_tokens_;
   return kSpanTokens / C * C;
-}
-
-// x of tokens [first, last): the three embeddings, summed and normalised.
-void CpuLayers::Embed(Activations& a, int64_t first, int64_t last, Workspace& w) const {
-  w.clock.To(StageClock::Stage::kEmbed);
-  const CpuNorm& norm = weights_.embedding_norm;
-  for (const Slice& slice : a.slices) {
-    for (int64_t t = std::max(first, slice.start); t < std::min(last, slice.start + slice.L); ++t) {
-      const int64_t i = t - slice.start;
-      float* x = a.x + t * E_;
-      ReadElements(*weights_.word, static_cast<int64_t>(slice.row->ids[i]) * E_, E_, x);
-      const int64_t type_id = slice.row->type_ids.empty() ? 0 : slice.row->type_ids[i];
-      AddRow(x, weights_.type.data() + type_id * E_, E_);
-      if (!weights_.position.empty()) AddRow(x, weights_.position.data() + i * E_, E_);
-      LayerNorm(x, norm.gamma.data(), norm.beta.data(), static_cast<float>(config_.layer_norm_eps), E_);
-    }
-  }
 }
 
 // Rows of x as a product's operand: themselves in fp32, else a rounded copy in w.in, with w.in_scales in int8.
@@ -175,38 +162,6 @@ const void* CpuLayers::Operand(const float* x, int64_t rows, Workspace& w) const
   return copy;
 }
 
-void CpuLayers::Project(Activations& a, size_t layer, int64_t first, int64_t last, Workspace& w) const {
-  const CpuLayerWeights& weights = weights_.layers[layer];
-  // A head's rows side by side: attention walks them once a direction, and the hardware fetches ahead only what is
-  // near.
-  const int64_t piece = D_ * (wide_ ? 4 : 2);
-  auto lay_out = [&](int64_t t, const void* row) {
-    Scatter(static_cast<const char*>(row), piece, 3 * H_, static_cast<char*>(a.qkv) + t * piece, a.stride * piece);
-  };
-  w.clock.To(StageClock::Stage::kRows);
-  const void* operand = Operand(a.x + first * E_, last - first, w);
-  w.clock.To(StageClock::Stage::kProducts);
-  weights.qkv->Run(operand, last - first, [&](int64_t row, int64_t rows, const void* y) {
-    w.clock.To(StageClock::Stage::kRows);
-    for (int64_t r = row; r < row + rows; ++r) {
-      if (dtype_ == DType::kInt8) {
-        auto* values = reinterpret_cast<uint16_t*>(w.row.data());
-        Dequantize({static_cast<const uint16_t*>(y) + (r - row) * 3 * E_, w.in_scales[r], weights.qkv->bias()}, values,
-                   3 * E_);
-        lay_out(first + r, values);
-      } else {
-        lay_out(first + r, static_cast<const char*>(y) + (r - row) * 3 * H_ * piece);
-      }
-    }
-    w.clock.To(StageClock::Stage::kProducts);
-  });
-  if (config_.variant == Variant::kS) {
-    w.clock.To(StageClock::Stage::kGates);
-    TextLogDecays(a.x + first * E_, last - first, E_, weights.gate_weight.data(), weights.gate_bias.data(), H_,
-                  a.log_a + first, a.stride);
-  }
-}
-
 AttentionParams CpuLayers::HeadParams(const Activations& a, size_t layer, const Row& row, int64_t first, int64_t L,
                                       int64_t head) const {
   const int64_t element = wide_ ? 4 : 2;
@@ -217,8 +172,10 @@ AttentionParams CpuLayers::HeadParams(const Activations& a, size_t layer, const 
   p.bfloat16 = !wide_;
   p.q = q;
   p.k = q + H_ * a.stride * D_ * element;
-  p.v = q + 2 * H_ * a.stride * D_ * element;
+  p.v = static_cast<const char*>(a.qkv) + (2 * H_ * a.stride * D_ + (head * a.stride + first) * value_width_) * element;
+  p.value_width = static_cast<int>(value_width_);
   p.stride = D_;
+  p.v_stride = value_width_;
   if (config_.variant == Variant::kD) p.log_a = &weights_.layers[layer].log_lambda[head];
   if (config_.variant == Variant::kS) {
     p.log_a = a.log_a + head * a.stride + first;
@@ -233,7 +190,7 @@ AttentionParams CpuLayers::HeadParams(const Activations& a, size_t layer, const 
 void CpuLayers::Summarize(const Activations& a, size_t layer, int64_t first, int64_t last, SpanStates& states,
                           Workspace& w) const {
   w.clock.To(StageClock::Stage::kAttention);
-  const int64_t size = D_ * PaddedHeadWidth(D_);
+  const int64_t size = D_ * PaddedHeadWidth(value_width_);
   states.forward.resize(H_ * size);
   states.backward.resize(H_ * size);
   states.decay.resize(H_);
@@ -244,7 +201,7 @@ void CpuLayers::Summarize(const Activations& a, size_t layer, int64_t first, int
 }
 
 void CpuLayers::PassStates(const Row& row, std::vector<SpanStates>& spans, int64_t head) const {
-  const int64_t size = D_ * PaddedHeadWidth(D_);
+  const int64_t size = D_ * PaddedHeadWidth(value_width_);
   std::vector<float> state(size, 0.f);
   // The state that reaches a span takes the place of what it adds; the sum goes on to the next.
   auto pass = [&](float* added, float decay) {
@@ -271,72 +228,34 @@ void CpuLayers::Attend(const Activations& a, size_t layer, int64_t first, int64_
                        Workspace& w) const {
   w.clock.To(StageClock::Stage::kAttention);
   float* y = w.y.Get<float>(kBufferRows * E_);
-  const int64_t size = D_ * PaddedHeadWidth(D_);
-  for (const Slice& slice : a.slices) {
-    const int64_t start = states == nullptr ? slice.start : first;
-    const int64_t L = states == nullptr ? slice.L : last - first;
-    for (int64_t h = 0; h < H_; ++h) {
-      AttentionParams p = HeadParams(a, layer, *slice.row, start, L, h);
-      p.y = y + (start - first) * E_ + h * D_;
-      if (states != nullptr) {
-        p.state_before = &states->forward[h * size];
-        p.state_after = &states->backward[h * size];
-      }
-      AttendHead(p, &w.attention);
+  if (states == nullptr) {
+    for (const Slice& slice : a.slices) {
+      for (int64_t h = 0; h < H_; ++h) AttendRow(a, layer, slice, h, y + (slice.start - first) * E_, w);
     }
+    return;
+  }
+  const int64_t size = D_ * PaddedHeadWidth(value_width_);
+  for (int64_t h = 0; h < H_; ++h) {
+    AttentionParams p = HeadParams(a, layer, *a.slices.front().row, first, last - first, h);
+    p.y = y + h * D_;
+    p.state_before = &states->forward[h * size];
+    p.state_after = &states->backward[h * size];
+    AttendHead(p, &w.attention);
   }
 }
 
 void CpuLayers::AttendWholeRow(const Activations& a, size_t layer, int64_t head, Workspace& w) const {
   w.clock.To(StageClock::Stage::kAttention);
-  const Slice& slice = a.slices.front();
-  AttentionParams p = HeadParams(a, layer, *slice.row, slice.start, slice.L, head);
-  p.y = a.y + head * D_;
-  AttendHead(p, &w.attention);
+  AttendRow(a, layer, a.slices.front(), head, a.y, w);
 }
 
-// x = LayerNorm(x + product), row by row. scales: of the product's rows, in int8.
-void CpuLayers::AddNorm(float* x, const void* product, int64_t rows, const float* scales, const Linear& linear,
-                        const CpuNorm& norm) const {
-  const auto eps = static_cast<float>(config_.layer_norm_eps);
-  const float* gamma = norm.gamma.data();
-  const float* beta = norm.beta.data();
-  for (int64_t r = 0; r < rows; ++r, x += E_) {
-    if (wide_) {
-      AddLayerNorm(x, static_cast<const float*>(product) + r * E_, gamma, beta, eps, E_);
-    } else if (dtype_ == DType::kBFloat16) {
-      AddLayerNorm(x, static_cast<const uint16_t*>(product) + r * E_, gamma, beta, eps, E_);
-    } else {
-      const ScaledRow row{static_cast<const uint16_t*>(product) + r * E_, scales[r], linear.bias()};
-      AddLayerNorm(x, row, gamma, beta, eps, E_);
-    }
-  }
-}
-
-void CpuLayers::FeedForward(Activations& a, size_t layer, int64_t first, int64_t last, float* y, Workspace& w) const {
-  const CpuLayerWeights& weights = weights_.layers[layer];
-  const int64_t T = last - first;
-  float* x = a.x + first * E_;
-  w.clock.To(StageClock::Stage::kRows);
-  if (config_.layer_norm_after) {
-    for (int64_t t = 0; t < T; ++t) {
-      LayerNorm(y + t * E_, weights.after.gamma.data(), weights.after.beta.data(), kAfterEps, E_);
-    }
-  }
-  const void* operand = Operand(y, T, w);
-  w.clock.To(StageClock::Stage::kProducts);
-  weights.out->Run(operand, T, [&](int64_t row, int64_t rows, const void* z) {
-    w.clock.To(StageClock::Stage::kRows);
-    AddNorm(x + row * E_, z, rows, &w.in_scales[row], *weights.out, weights.attention_norm);
-    w.clock.To(StageClock::Stage::kProducts);
-  });
-  w.clock.To(StageClock::Stage::kRows);
-  operand = Operand(x, T, w);
+void CpuLayers::UpAndDown(const CpuLayerWeights& weights, const void* operand, int64_t T, const UseRows& use,
+                          Workspace& w) const {
   w.clock.To(StageClock::Stage::kProducts);
   auto down = [&](int64_t row, int64_t rows, const void* hidden) {
     weights.down->Run(hidden, rows, [&](int64_t down_row, int64_t down_rows, const void* z) {
       w.clock.To(StageClock::Stage::kRows);
-      AddNorm(x + (row + down_row) * E_, z, down_rows, &w.hidden_scales[down_row], *weights.down, weights.output_norm);
+      use(row + down_row, down_rows, z, &w.hidden_scales[down_row]);
       w.clock.To(StageClock::Stage::kProducts);
     });
   };
@@ -454,7 +373,8 @@ void CpuLayers::Finish(Activations& a, Workspace& w) const {
     float* in = w.pooled.Get<float>((n + Linear::kMaxTileRows) * E_);
     for (int64_t r = 0; r < n; ++r) {
       const float* x = a.x + slices[r]->start * E_;
-      if (slices[r]->row->output == RowOutput::kPooledMean) {
+      const RowOutput output = slices[r]->row->output;
+      if (output == RowOutput::kPooledMean || (output == RowOutput::kLogits && ClassifiesMean())) {
         MeanRows(x, slices[r]->L, E_, in + r * E_);
       } else {
         std::copy(x, x + E_, in + r * E_);

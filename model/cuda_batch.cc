@@ -118,7 +118,7 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
   CudaCounts& counts = batch->counts;
   for (size_t b = 0; b < rows.size(); ++b) {
     const Row& row = rows[b];
-    const auto L = static_cast<int64_t>(row.ids.size());
+    const int64_t L = row.num_tokens();
     plan_rows.push_back({L, row.mode, row.chunk_tokens > 0 ? row.chunk_tokens : shape.chunk_tokens});
     if (row.output == RowOutput::kTokens) {
       CutBlocks(counts.T, L, counts.token_rows, &batch->token_blocks);

@@ -11,6 +11,7 @@
 #include <string>
 #include <system_error>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "absl/strings/escaping.h"
@@ -102,14 +103,14 @@ class LoadedModel : public Model {
 // What the encoders of a model are made from.
 struct Source {
   const ModelOptions& options;
-  const TextConfig& config;
+  const ModelConfig& config;
   const PipelineConfig& pipeline;
   std::shared_ptr<const WeightFiles> weights;
 };
 
 // What the encoder of either device tells of itself.
 template <class DeviceEncoder>
-void Describe(const DeviceEncoder& encoder, const ModelOptions& options, const TextConfig& config, ModelInfo* info) {
+void Describe(const DeviceEncoder& encoder, const ModelOptions& options, const EncoderConfig& config, ModelInfo* info) {
   info->embedding_width = encoder.embedding_width();
   info->classifies = encoder.classifies();
   if (info->classifies) {
@@ -137,7 +138,7 @@ absl::Status AddCpuEncoder(const Source& source, ComputePool* pool, LoadedModel*
   absl::StatusOr<std::unique_ptr<CpuEncoder>> encoder = CpuEncoder::Create(std::move(options));
   if (!encoder.ok()) return encoder.status();
   ModelInfo& info = model->info_;
-  Describe(**encoder, source.options, source.config, &info);
+  Describe(**encoder, source.options, Common(source.config), &info);
   info.parallel_max_tokens = source.options.parallel_max_tokens;
   if (info.parallel_max_tokens == 0) {
     const CrossoverCache cache(source.options.crossover_cache);
@@ -154,9 +155,14 @@ absl::Status AddCpuEncoder(const Source& source, ComputePool* pool, LoadedModel*
 #ifdef LION_CUDA
 absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> devices, LoadedModel* model) {
   ModelInfo& info = model->info_;
+  const auto* text = std::get_if<TextConfig>(&source.config);
+  if (text == nullptr) {
+    return absl::UnimplementedError(absl::StrCat(source.options.directory, ": image models are not served on ",
+                                                 source.options.devices.front(), ": only on cpu"));
+  }
   for (const int device : devices) {
     CudaEncoder::Options options;
-    options.config = source.config;
+    options.config = *text;
     options.pipeline = source.pipeline;
     options.dtype = source.options.dtype;
     options.device = device;
@@ -169,7 +175,7 @@ absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> devices
     const int64_t max_batch_tokens = (*encoder)->max_batch_tokens();
     if (model->encoders().empty()) {
       // One description and one crossover for all: a row's bits must not depend on the device it runs on.
-      Describe(**encoder, source.options, source.config, &info);
+      Describe(**encoder, source.options, Common(source.config), &info);
       info.parallel_max_tokens = source.options.parallel_max_tokens;
       if (info.parallel_max_tokens == 0) {
         const absl::StatusOr<int> crossover = (*encoder)->MeasureCrossover();
@@ -216,20 +222,24 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   const std::string config_path = absl::StrCat(directory, "/config.json");
   absl::StatusOr<std::string> config_text = ReadTextFile(config_path, kMaxConfigBytes);
   if (!config_text.ok()) return config_text.status();
-  absl::StatusOr<TextConfig> config = ParseTextConfig(*config_text, config_path);
+  const absl::StatusOr<ModelConfig> config = ParseModelConfig(*config_text, config_path);
   if (!config.ok()) return config.status();
-  absl::StatusOr<PipelineConfig> pipeline = ReadPipeline(directory, config->hidden_width);
+  const EncoderConfig& common = Common(*config);
+  const auto* text = std::get_if<TextConfig>(&*config);
+  const auto* image = std::get_if<ImageConfig>(&*config);
+  absl::StatusOr<PipelineConfig> pipeline = ReadPipeline(
+      directory, common.hidden_width, image != nullptr && image->cls_pooling ? Pooling::kCls : Pooling::kMean);
   if (!pipeline.ok()) return pipeline.status();
 
   auto model = std::make_unique<LoadedModel>();
   const std::string tokenizer_path = absl::StrCat(directory, "/tokenizer.json");
-  if (std::filesystem::exists(tokenizer_path, error)) {
+  if (text != nullptr && std::filesystem::exists(tokenizer_path, error)) {
     absl::StatusOr<std::unique_ptr<Tokenizer>> tokenizer = Tokenizer::Open(tokenizer_path);
     if (!tokenizer.ok()) return tokenizer.status();
     model->tokenizer_ = *std::move(tokenizer);
-    if (static_cast<int64_t>(model->tokenizer_->vocab_size()) > config->vocab_size) {
+    if (static_cast<int64_t>(model->tokenizer_->vocab_size()) > text->vocab_size) {
       return absl::InvalidArgumentError(absl::StrCat(tokenizer_path, ": has ", model->tokenizer_->vocab_size(),
-                                                     " ids, config.json's vocab_size is ", config->vocab_size));
+                                                     " ids, config.json's vocab_size is ", text->vocab_size));
     }
   }
 
@@ -238,7 +248,17 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   const std::shared_ptr<const WeightFiles> weights = *std::move(opened);
 
   ModelInfo& info = model->info_;
-  info.max_positions = config->max_positions;
+  if (text != nullptr) {
+    info.max_positions = text->max_positions;
+    info.vocab_size = text->vocab_size;
+    info.type_vocab_size = text->type_vocab_size;
+  } else {
+    info.input = "image";
+    info.image_size = image->image_size;
+    info.patch_size = image->patch_size;
+    info.image_size_fixed = image->positions;
+    if (image->positions) info.max_positions = ImageTokens(image->image_size, image->patch_size);
+  }
   const Source source = {options, *config, *pipeline, weights};
   const absl::Status added = devices->kind == DeviceKind::kCpu ? AddCpuEncoder(source, pool, model.get())
                                                                : AddCudaEncoders(source, devices->indices, model.get());
@@ -248,14 +268,12 @@ absl::StatusOr<std::unique_ptr<Model>> Model::Load(const ModelOptions& options, 
   if (!version.ok()) return version.status();
 
   info.version = *std::move(version);
-  info.variant = config->variant;
-  info.variant_name = std::string(Name(config->variant));
+  info.variant = common.variant;
+  info.variant_name = absl::StrCat(Name(common.variant), image != nullptr && image->two_paths ? "-natural" : "");
   info.devices = options.devices;
   info.device = absl::StrJoin(options.devices, ",");
   info.dtype = options.dtype;
-  info.hidden_width = config->hidden_width;
-  info.vocab_size = config->vocab_size;
-  info.type_vocab_size = config->type_vocab_size;
+  info.hidden_width = common.hidden_width;
   info.pooling = pipeline->pooling;
   info.normalize = pipeline->normalize;
   return std::unique_ptr<Model>(std::move(model));

@@ -4,7 +4,7 @@
 #ifndef LION_MODEL_ROW_CHECK_H_
 #define LION_MODEL_ROW_CHECK_H_
 
-// What every device refuses before it looks at a row's ids: the contract of Row (model/encoder.h), checked.
+// What every device refuses before it looks at a row's ids or pixels: the contract of Row (model/encoder.h), checked.
 
 #include "absl/status/status.h"
 #include "absl/types/span.h"
@@ -14,7 +14,7 @@
 namespace lion {
 
 // INVALID_ARGUMENT naming the row's index, the value and the limit. classifies: the model has a classifier.
-absl::Status CheckRows(const TextConfig& config, bool classifies, absl::Span<const Row> rows);
+absl::Status CheckRows(const ModelConfig& config, bool classifies, absl::Span<const Row> rows);
 
 }  // namespace lion
 

@@ -18,17 +18,35 @@ namespace {
 
 std::string Shape(const std::vector<int64_t>& shape) { return absl::StrCat("[", absl::StrJoin(shape, ", "), "]"); }
 
-// The rows of the tensor classifier.weight, which is there.
-absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const TextConfig& config) {
-  const std::vector<int64_t>& shape = files.Find("classifier.weight")->shape;
+// The rows of the classifier's tensor called name, which is there.
+absl::StatusOr<int64_t> CountLabels(const WeightFiles& files, const std::string& name, const EncoderConfig& config) {
+  const std::vector<int64_t>& shape = files.Find(name)->shape;
   const int64_t labels = shape.empty() ? 0 : shape[0];
-  const std::string rows = absl::StrCat(files.paths().front(), ": tensor 'classifier.weight' has ", labels, " rows, ");
+  const std::string rows = absl::StrCat(files.paths().front(), ": tensor '", name, "' has ", labels, " rows, ");
   if (!config.labels.empty() && labels != static_cast<int64_t>(config.labels.size())) {
     return absl::InvalidArgumentError(
         absl::StrCat(rows, "config.json's id2label names ", config.labels.size(), " classes"));
   }
   if (labels == 0) return absl::InvalidArgumentError(absl::StrCat(rows, "a classifier has at least 1"));
   return labels;
+}
+
+// The pipeline's Dense modules.
+absl::Status ReadDense(const PipelineConfig& pipeline, HeadWeights* heads) {
+  for (const DenseConfig& dense : pipeline.dense) {
+    absl::StatusOr<std::unique_ptr<WeightFiles>> files = WeightFiles::OpenFile(dense.directory + "/model.safetensors");
+    if (!files.ok()) return files.status();
+    WeightReader dense_reader(files->get());
+    HeadProduct product;
+    product.N = dense.out_width;
+    product.K = dense.in_width;
+    product.weight = dense_reader.Read("linear.weight", {product.N, product.K});
+    if (dense.bias) product.bias = dense_reader.Read("linear.bias", {product.N});
+    product.tanh = dense.tanh;
+    if (!dense_reader.status().ok()) return dense_reader.status();
+    heads->pooled.push_back(std::move(product));
+  }
+  return absl::OkStatus();
 }
 
 }  // namespace
@@ -78,7 +96,7 @@ absl::StatusOr<HeadWeights> ReadHeads(WeightReader& reader, const std::string& p
   HeadWeights heads;
   const int64_t E = config.hidden_width;
   if (reader.Has("classifier.weight")) {
-    const absl::StatusOr<int64_t> labels = CountLabels(reader.files(), config);
+    const absl::StatusOr<int64_t> labels = CountLabels(reader.files(), "classifier.weight", config);
     if (!labels.ok()) return labels.status();
     const std::string pooler = prefix + "pooler.dense";
     heads.classified.push_back(
@@ -90,20 +108,27 @@ absl::StatusOr<HeadWeights> ReadHeads(WeightReader& reader, const std::string& p
     reader.Ignore(prefix + "pooler.dense.bias");
   }
   if (!reader.status().ok()) return reader.status();
+  const absl::Status dense = ReadDense(pipeline, &heads);
+  if (!dense.ok()) return dense;
+  return heads;
+}
 
-  for (const DenseConfig& dense : pipeline.dense) {
-    absl::StatusOr<std::unique_ptr<WeightFiles>> files = WeightFiles::OpenFile(dense.directory + "/model.safetensors");
-    if (!files.ok()) return files.status();
-    WeightReader dense_reader(files->get());
-    HeadProduct product;
-    product.N = dense.out_width;
-    product.K = dense.in_width;
-    product.weight = dense_reader.Read("linear.weight", {product.N, product.K});
-    if (dense.bias) product.bias = dense_reader.Read("linear.bias", {product.N});
-    product.tanh = dense.tanh;
-    if (!dense_reader.status().ok()) return dense_reader.status();
-    heads.pooled.push_back(std::move(product));
+absl::StatusOr<HeadWeights> ReadHeads(WeightReader& reader, const ImageConfig& config, const PipelineConfig& pipeline) {
+  HeadWeights heads;
+  const int64_t E = config.hidden_width;
+  if (config.num_classes != 0 && reader.Has("head.weight")) {
+    const absl::StatusOr<int64_t> labels = CountLabels(reader.files(), "head.weight", config);
+    if (!labels.ok()) return labels.status();
+    const int64_t N = config.num_classes > 0 ? config.num_classes : *labels;
+    heads.classified.push_back(
+        {N, E, reader.Read("head.weight", {N, E}), reader.Read("head.bias", {N}), /*tanh=*/false});
+  } else {
+    reader.Ignore("head.weight");
+    reader.Ignore("head.bias");
   }
+  if (!reader.status().ok()) return reader.status();
+  const absl::Status dense = ReadDense(pipeline, &heads);
+  if (!dense.ok()) return dense;
   return heads;
 }
 

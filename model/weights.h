@@ -61,14 +61,16 @@ struct HeadProduct {
 // What vectors go through, product by product.
 struct HeadWeights {
   std::vector<HeadProduct> pooled;      // the pipeline's Dense modules; empty = the row itself is the answer
-  std::vector<HeadProduct> classified;  // pooler, classifier; empty = the model only embeds
+  std::vector<HeadProduct> classified;  // pooler and classifier, or head; empty = the model only embeds
 };
 
-// Reads the heads: the last to be read of a checkpoint. prefix stands before the checkpoint's names ("bert." or "").
+// Reads the heads: the last to be read of a checkpoint. prefix stands before a text checkpoint's names ("bert." or "");
+// an image encoder's head is "head" alone, without a pooler.
 // INVALID_ARGUMENT naming file, tensor and what is wrong, the reader's first complaint included; or a classifier of no
 // rows, or of more or fewer than config names labels.
 absl::StatusOr<HeadWeights> ReadHeads(WeightReader& reader, const std::string& prefix, const TextConfig& config,
                                       const PipelineConfig& pipeline);
+absl::StatusOr<HeadWeights> ReadHeads(WeightReader& reader, const ImageConfig& config, const PipelineConfig& pipeline);
 
 // The logarithms of LION-D's decays, -log1p(e^-alpha), from a layer's alphas in place; at least -80, whose exponential
 // is 0 beside anything while differences of sums stay finite. NaN stays NaN.

@@ -14,7 +14,11 @@
 
 namespace lion {
 
-absl::Status WarmUp(const ServedModel& model, std::optional<ComputeMode> default_mode) {
+namespace {
+
+// The rows of a text model's batch, over ids, which they share.
+std::vector<Row> TextRows(const ServedModel& model, std::optional<ComputeMode> default_mode,
+                          std::vector<uint32_t>* shared_ids) {
   const int64_t max_batch_tokens = model.info.max_batch_tokens;
   const bool parallel_only = default_mode == ComputeMode::kParallel;
   const int64_t longest =
@@ -23,7 +27,8 @@ absl::Status WarmUp(const ServedModel& model, std::optional<ComputeMode> default
   const int64_t long_row = std::min(half, longest);
   const int64_t short_row = std::clamp<int64_t>(model.info.parallel_max_tokens, 1, longest);
 
-  std::vector<uint32_t> ids(std::max(long_row, short_row));
+  std::vector<uint32_t>& ids = *shared_ids;
+  ids.resize(std::max(long_row, short_row));
   for (size_t i = 0; i < ids.size(); ++i) ids[i] = static_cast<uint32_t>(i % model.info.vocab_size);
   std::vector<Row> rows;
   const auto add = [&](int64_t tokens, RowOutput output) {
@@ -43,6 +48,35 @@ absl::Status WarmUp(const ServedModel& model, std::optional<ComputeMode> default
     left -= long_row;
   }
   for (; left > 0; left -= short_row) add(std::min(short_row, left), RowOutput::kPooledMean);
+  return rows;
+}
+
+// The rows of an image model's batch: as many as fit, and at least one, of the size that it was trained on, or of the
+// largest that max_sequence_tokens allows. They share pixels.
+std::vector<Row> ImageRows(const ServedModel& model, std::optional<ComputeMode> default_mode,
+                           std::vector<float>* pixels) {
+  const ModelInfo& info = model.info;
+  int64_t S = info.image_size;
+  while (!info.image_size_fixed && S > info.patch_size && ImageTokens(S, info.patch_size) > model.max_sequence_tokens) {
+    S -= info.patch_size;
+  }
+  pixels->assign(kImageChannels * S * S, 0.5f);
+  Row row;
+  row.pixels = *pixels;
+  row.image_tokens = ImageTokens(S, info.patch_size);
+  row.mode = ResolveMode(default_mode, row.image_tokens, info.parallel_max_tokens);
+  std::vector<Row> rows(std::max<int64_t>(info.max_batch_tokens / row.image_tokens, 1), row);
+  if (info.classifies) rows.front().output = RowOutput::kLogits;
+  return rows;
+}
+
+}  // namespace
+
+absl::Status WarmUp(const ServedModel& model, std::optional<ComputeMode> default_mode) {
+  std::vector<uint32_t> ids;
+  std::vector<float> pixels;
+  const std::vector<Row> rows =
+      model.info.input == "image" ? ImageRows(model, default_mode, &pixels) : TextRows(model, default_mode, &ids);
 
   struct Run {
     size_t device;

@@ -3,12 +3,14 @@
 
 // Every oracle model in every form, against the outputs of the reference implementation (tests/oracle/README.md).
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/compute_pool.h"
 #include "model/model.h"
@@ -95,17 +97,70 @@ TEST_P(OracleTest, MatchesTheReference) {
   }
 }
 
+std::string CaseName(const testing::TestParamInfo<std::tuple<const char*, Case>>& info) {
+  std::string name = std::string(std::get<0>(info.param)) + "_" + std::get<1>(info.param).name;
+  std::replace(name.begin(), name.end(), '-', '_');
+  return name;
+}
+
 INSTANTIATE_TEST_SUITE_P(Models, OracleTest,
                          testing::Combine(testing::Values("text-lion-lit-ln", "text-lion-d-noln", "text-lion-s-ln",
                                                           "text-lion-s-noln"),
                                           testing::ValuesIn(kCases)),
-                         [](const auto& test) {
-                           std::string name = std::string(std::get<0>(test.param)) + "_" + std::get<1>(test.param).name;
-                           for (char& c : name) {
-                             if (c == '-') c = '_';
-                           }
-                           return name;
-                         });
+                         CaseName);
+
+class ImageOracleTest : public testing::TestWithParam<std::tuple<const char*, Case>> {};
+
+TEST_P(ImageOracleTest, MatchesTheReference) {
+  const auto& [model_name, c] = GetParam();
+  const std::string directory = std::string(LION_SOURCE_DIR) + "/tests/oracle/" + model_name;
+  ComputePool pool({.num_threads = 2});
+  ModelOptions options;
+  options.directory = directory;
+  options.parallel_max_tokens = 64;
+  absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, &pool);
+  ASSERT_TRUE(model.ok()) << model.status();
+  EXPECT_THAT((*model)->info().warnings, testing::IsEmpty());
+  absl::StatusOr<std::unique_ptr<WeightFiles>> expected = WeightFiles::OpenFile(directory + "/expected.safetensors");
+  ASSERT_TRUE(expected.ok()) << expected.status();
+
+  const StoredTensor* stored = (*expected)->Find("pixel_values");
+  const int64_t B = stored->shape[0];
+  const int64_t S = stored->shape[3];
+  const std::vector<float> pixels = Floats(**expected, "pixel_values");
+  const RowOutput pooled = (*model)->info().pooling == Pooling::kCls ? RowOutput::kPooledCls : RowOutput::kPooledMean;
+  std::vector<Row> rows;
+  for (RowOutput output : {pooled, RowOutput::kLogits}) {
+    for (int64_t b = 0; b < B; ++b) {
+      Row row{{}, {}, c.mode, c.chunk_tokens, output};
+      row.pixels = absl::MakeConstSpan(pixels).subspan(b * 3 * S * S, 3 * S * S);
+      row.image_tokens = ImageTokens(S, (*model)->info().patch_size);
+      rows.push_back(row);
+    }
+  }
+  std::vector<RowResult> results(rows.size());
+  const absl::Status status = (*model)->encoder()->Encode(rows, absl::MakeSpan(results));
+  ASSERT_TRUE(status.ok()) << status;
+
+  const std::vector<float> features = Floats(**expected, "features");
+  const std::vector<float> logits = Floats(**expected, "logits");
+  const int64_t E = (*model)->info().hidden_width;
+  const auto labels = static_cast<int64_t>((*model)->info().labels.size());
+  for (int64_t b = 0; b < B; ++b) {
+    ASSERT_EQ(static_cast<int64_t>(results[b].values.size()), E);
+    EXPECT_LE(WorstError(results[b].values.data(), features.data() + b * E, E), 1e-4) << "row " << b;
+    const RowResult& scores = results[B + b];
+    ASSERT_EQ(static_cast<int64_t>(scores.values.size()), labels);
+    EXPECT_LE(WorstError(scores.values.data(), logits.data() + b * labels, labels), 1e-4) << "row " << b;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Models, ImageOracleTest,
+                         testing::Combine(testing::Values("image-lit-normal-pos-mean", "image-decay-normal-nopos-mean",
+                                                          "image-decay-s-nopos-cls", "image-selective-normal-pos-cls",
+                                                          "image-selective-s-nopos-mean"),
+                                          testing::ValuesIn(kCases)),
+                         CaseName);
 
 }  // namespace
 }  // namespace lion

@@ -24,8 +24,9 @@ class RecordingEncoder : public Encoder {
     num_tokens = 0;
     if (num_batches == at_once) all_here_.Notify();
     for (const Row& row : rows) {
-      num_tokens += static_cast<int64_t>(row.ids.size());
-      longest = std::max(longest, static_cast<int64_t>(row.ids.size()));
+      num_tokens += row.num_tokens();
+      longest = std::max(longest, row.num_tokens());
+      pixels = std::max(pixels, static_cast<int64_t>(row.pixels.size()));
       parallel |= row.mode == ComputeMode::kParallel;
       chunked |= row.mode == ComputeMode::kChunked;
       logits |= row.output == RowOutput::kLogits;
@@ -42,6 +43,7 @@ class RecordingEncoder : public Encoder {
   int num_batches = 0;
   int64_t num_tokens = 0;
   int64_t longest = 0;
+  int64_t pixels = 0;  // of one row
   uint32_t largest_id = 0;
   bool parallel = false;
   bool chunked = false;
@@ -73,6 +75,27 @@ TEST(WarmUpTest, RunsExactlyTheLargestBatchOnBothSidesOfTheCrossover) {
     EXPECT_EQ(encoder.chunked, max_batch_tokens >= 100);
     EXPECT_LT(encoder.largest_id, 1000);
   }
+}
+
+TEST(WarmUpTest, FillsABatchWithPicturesForAnImageModel) {
+  RecordingEncoder encoder;
+  ServedModel model = ModelWith(&encoder, 1000);
+  model.info.input = "image";
+  model.info.vocab_size = 0;
+  model.info.image_size = 224;
+  model.info.patch_size = 16;
+  ASSERT_TRUE(WarmUp(model, std::nullopt).ok());
+  EXPECT_EQ(encoder.num_tokens, 5 * 197);
+  EXPECT_EQ(encoder.pixels, 3 * 224 * 224);
+  EXPECT_TRUE(encoder.logits);
+  // The largest picture that the longest sequence has room for, and one at least.
+  model.max_sequence_tokens = 100;
+  model.info.max_batch_tokens = 10;
+  RecordingEncoder small;
+  model.encoders = {&small};
+  ASSERT_TRUE(WarmUp(model, std::nullopt).ok());
+  EXPECT_EQ(small.num_tokens, 82);  // 9 x 9 patches
+  EXPECT_EQ(small.pixels, 3 * 144 * 144);
 }
 
 TEST(WarmUpTest, KeepsTheLimitsOfRows) {

@@ -46,26 +46,28 @@ HWY_ATTR void ScaleAll(float* x, float f, int64_t n) {
     hn::StoreU(hn::Mul(hn::LoadU(d, x + j), scale), d, x + j);
 }
 
-HWY_ATTR void LoadVector(const AttentionParams& p, const void* base, int64_t t, float* dst, int width) {
+// Token t of q, k or v, whose width and stride these are, zero from there to padded.
+HWY_ATTR void LoadVector(const AttentionParams& p, const void* base, int64_t stride, int64_t t, float* dst, int width,
+                         int padded) {
   const F32 d;
   const int N = static_cast<int>(hn::Lanes(d));
   int e = 0;
   if (p.bfloat16) {
     const hn::Rebind<hwy::bfloat16_t, F32> d16;
-    const uint16_t* src = static_cast<const uint16_t*>(base) + t * p.stride;
-    for (; e + N <= p.D; e += N) {
+    const uint16_t* src = static_cast<const uint16_t*>(base) + t * stride;
+    for (; e + N <= width; e += N) {
       hn::StoreU(hn::PromoteTo(d, hn::LoadU(d16, reinterpret_cast<const hwy::bfloat16_t*>(src + e))), d, dst + e);
     }
-    for (; e < p.D; ++e) {
+    for (; e < width; ++e) {
       const uint32_t bits = static_cast<uint32_t>(src[e]) << 16;
       hwy::CopyBytes<4>(&bits, dst + e);
     }
   } else {
-    const float* src = static_cast<const float*>(base) + t * p.stride;
-    for (; e + N <= p.D; e += N) hn::StoreU(hn::LoadU(d, src + e), d, dst + e);
-    for (; e < p.D; ++e) dst[e] = src[e];
+    const float* src = static_cast<const float*>(base) + t * stride;
+    for (; e + N <= width; e += N) hn::StoreU(hn::LoadU(d, src + e), d, dst + e);
+    for (; e < width; ++e) dst[e] = src[e];
   }
-  for (; e < width; ++e) dst[e] = 0;
+  for (; e < padded; ++e) dst[e] = 0;
 }
 
 // The decays of one block of n <= 64 tokens, with everything that the forms take from them. Sums are made in fp64, so
@@ -150,29 +152,49 @@ HWY_ATTR void MaskDiagonal(const AttentionParams& p, const BlockDecays& decays, 
   }
 }
 
-// What AttendHead keeps at hand. W: D padded to kPad.
+// What AttendHead keeps at hand.
 struct Head {
   const AttentionParams& p;
   AttentionScratch* scratch;
-  int W;
+  int key_width;    // D padded to kPad: the rows of q and k
+  int value_width;  // of v
+  int W;            // that padded to kPad: the rows of v, y and the states
+  int64_t v_stride;
 };
+
+Head MakeHead(const AttentionParams& p, AttentionScratch* scratch) {
+  const int width = p.value_width > 0 ? p.value_width : p.D;
+  return {p,
+          scratch,
+          static_cast<int>(Padded(p.D)),
+          width,
+          static_cast<int>(Padded(width)),
+          p.v_stride > 0 ? p.v_stride : p.stride};
+}
 
 enum Slot { kSlotQ, kSlotK, kSlotKT, kSlotV, kSlotScores, kSlotOut, kSlotState, kSlotDecays, kSlotScaledV, kSlotInter };
 
-// Rows of q, k or v, widened and padded to W: as they lie, where they are that already, else a copy.
+// Rows of q, k or v, widened and padded to key_width or W: as they lie, where they are that already, else a copy.
 struct Rows {
   const float* data = nullptr;
   int64_t stride = 0;
 };
 
-HWY_ATTR Rows Widen(const Head& h, const void* base, int64_t start, int n, float* copy) {
-  if (!h.p.bfloat16 && h.p.D == h.W) return {static_cast<const float*>(base) + start * h.p.stride, h.p.stride};
-  for (int i = 0; i < n; ++i) LoadVector(h.p, base, start + i, copy + i * h.W, h.W);
-  return {copy, h.W};
+HWY_ATTR Rows Widen(const Head& h, const void* base, int64_t stride, int width, int64_t start, int n, float* copy) {
+  const int padded = static_cast<int>(Padded(width));
+  if (!h.p.bfloat16 && width == padded) return {static_cast<const float*>(base) + start * stride, stride};
+  for (int i = 0; i < n; ++i) LoadVector(h.p, base, stride, start + i, copy + i * padded, width, padded);
+  return {copy, padded};
 }
 
 HWY_ATTR Rows PackQ(const Head& h, int64_t start, int n) {
-  return Widen(h, h.p.q, start, n, h.scratch->Get(kSlotQ, kBlock * h.W));
+  return Widen(h, h.p.q, h.p.stride, h.p.D, start, n, h.scratch->Get(kSlotQ, kBlock * h.key_width));
+}
+HWY_ATTR Rows PackK(const Head& h, int64_t start, int n, float* copy) {
+  return Widen(h, h.p.k, h.p.stride, h.p.D, start, n, copy);
+}
+HWY_ATTR Rows PackV(const Head& h, int64_t start, int n, float* copy) {
+  return Widen(h, h.p.v, h.v_stride, h.value_width, start, n, copy);
 }
 
 // kt (D x kBlock): k of a block, transposed, zero past n.
@@ -190,9 +212,9 @@ HWY_ATTR void StoreY(const Head& h, int64_t start, int n, const float* out, bool
     float* y = h.p.y + (start + i) * h.p.y_stride;
     const float* row = out + i * h.W;
     if (accumulate) {
-      for (int e = 0; e < h.p.D; ++e) y[e] += row[e];
+      for (int e = 0; e < h.value_width; ++e) y[e] += row[e];
     } else {
-      for (int e = 0; e < h.p.D; ++e) y[e] = row[e];
+      for (int e = 0; e < h.value_width; ++e) y[e] = row[e];
     }
   }
 }
@@ -218,8 +240,8 @@ HWY_ATTR Range PackRange(const Head& h, int64_t start, int64_t end, bool for_sco
   r.end = end;
   r.num_blocks = (end - start + kBlock - 1) / kBlock;
   const int n = static_cast<int>(end - start);
-  r.k = Widen(h, h.p.k, start, n, h.scratch->Get(kSlotK, r.num_blocks * kBlock * h.W));
-  r.v = Widen(h, h.p.v, start, n, h.scratch->Get(kSlotV, r.num_blocks * kBlock * h.W));
+  r.k = PackK(h, start, n, h.scratch->Get(kSlotK, r.num_blocks * kBlock * h.key_width));
+  r.v = PackV(h, start, n, h.scratch->Get(kSlotV, r.num_blocks * kBlock * h.W));
   if (for_scores) r.kt = h.scratch->Get(kSlotKT, r.num_blocks * h.p.D * kBlock);
   static_assert(sizeof(BlockDecays) % sizeof(float) == 0 && alignof(BlockDecays) == 64);
   r.decays = reinterpret_cast<BlockDecays*>(
@@ -385,8 +407,8 @@ HWY_ATTR void SumTokens(const Head& h, float* state) {
   const int64_t step = h.p.mode == ComputeMode::kRecurrent ? 1 : std::min<int64_t>(h.p.C, kBlock);
   for (int64_t start = 0; start < h.p.L; start += step) {
     const int n = static_cast<int>(std::min(step, h.p.L - start));
-    const Rows k = Widen(h, h.p.k, start, n, h.scratch->Get(kSlotK, kBlock * h.W));
-    const Rows v = Widen(h, h.p.v, start, n, h.scratch->Get(kSlotV, kBlock * h.W));
+    const Rows k = PackK(h, start, n, h.scratch->Get(kSlotK, kBlock * h.key_width));
+    const Rows v = PackV(h, start, n, h.scratch->Get(kSlotV, kBlock * h.W));
     Gemm(h.p.D, h.W, n, k.data, 1, k.stride, v.data, v.stride, state, h.W, true);
   }
 }
@@ -427,9 +449,9 @@ HWY_ATTR void RecurrentStep(const Head& h, int64_t t, bool diagonal, float* q, f
                             float* out) {
   const F32 d;
   const int N = static_cast<int>(hn::Lanes(d));
-  LoadVector(h.p, h.p.q, t, q, h.W);
-  LoadVector(h.p, h.p.k, t, k, h.W);
-  LoadVector(h.p, h.p.v, t, v, h.W);
+  LoadVector(h.p, h.p.q, h.p.stride, t, q, h.p.D, h.key_width);
+  LoadVector(h.p, h.p.k, h.p.stride, t, k, h.p.D, h.key_width);
+  LoadVector(h.p, h.p.v, h.v_stride, t, v, h.value_width, h.W);
   float score = 0;
   if (diagonal) {
     for (int e = 0; e < h.p.D; ++e) score += q[e] * k[e];
@@ -454,8 +476,8 @@ HWY_ATTR void RecurrentStep(const Head& h, int64_t t, bool diagonal, float* q, f
 HWY_ATTR void Recurrent(const Head& h) {
   alignas(64) float q[kMaxHeadWidth];
   alignas(64) float k[kMaxHeadWidth];
-  alignas(64) float v[kMaxHeadWidth];
-  alignas(64) float out[kMaxHeadWidth];
+  alignas(64) float v[kMaxValueWidth];
+  alignas(64) float out[kMaxValueWidth];
   float* state = StartState(h, h.p.state_before);
   for (int64_t t = 0; t < h.p.L; ++t) {
     RecurrentStep(h, t, true, q, k, v, state, out);
@@ -470,13 +492,13 @@ HWY_ATTR void Recurrent(const Head& h) {
 
 HWY_ATTR void SummarizeHeadOnTarget(const AttentionParams& params, float* forward, float* backward, float* decay,
                                     AttentionScratch* scratch) {
-  Summarize(Head{params, scratch, static_cast<int>(Padded(params.D))}, forward, backward, decay);
+  Summarize(MakeHead(params, scratch), forward, backward, decay);
 }
 
 const char* TargetName() { return hwy::TargetName(HWY_TARGET); }
 
 HWY_ATTR void AttendHeadOnTarget(const AttentionParams& params, AttentionScratch* scratch) {
-  const Head h{params, scratch, static_cast<int>(Padded(params.D))};
+  const Head h = MakeHead(params, scratch);
   if (params.mode == ComputeMode::kParallel) return Parallel(h);
   if (params.log_a == nullptr) return SumThenApply(h);
   if (params.mode == ComputeMode::kChunked) return Chunked(h);

@@ -45,27 +45,33 @@ inline constexpr int kAttentionBlock = 64;
 struct AttentionParams {
   int64_t L = 0;            // tokens, >= 1
   int D = 0;                // width of the head, 1 ... kMaxHeadWidth
+  int value_width = 0;      // columns of v and y where they are more than D, at most kMaxValueWidth; 0 = D
   float scale = 1;          // 1 / sqrt(D)
   bool bfloat16 = false;    // q, k, v are bfloat16, else float
   const void* q = nullptr;  // (L, D), token t at element t * stride
   const void* k = nullptr;
-  const void* v = nullptr;
-  int64_t stride = 0;            // elements between tokens of q, k and v
+  const void* v = nullptr;  // (L, value_width), token t at element t * v_stride
+  int64_t stride = 0;       // elements between tokens of q and k, and of v where v_stride is 0
+  int64_t v_stride = 0;
   const float* log_a = nullptr;  // (L), each in [-80, 0]; null = LION-LIT
   int64_t log_a_stride = 0;      // elements between tokens; 0 = the same for all (LION-D)
-  float* y = nullptr;            // (L, D), token t at element t * y_stride; may not overlap q, k, v
+  float* y = nullptr;            // (L, value_width), token t at element t * y_stride; may not overlap q, k, v
   int64_t y_stride = 0;
   ComputeMode mode = ComputeMode::kParallel;
   int C = 0;  // tokens of a chunk, 1 ... kMaxChunkTokens; read by kChunked only
-  // Where the tokens are a span of a longer row, in kChunked and kRecurrent: the states (D, PaddedHeadWidth(D)) that
+  // Where the tokens are a span of a longer row, in kChunked and kRecurrent: the states (D, PaddedHeadWidth(width of
+  // v)) that
   // reach its first token from before, F, and its last from behind, B. null = none. LION-LIT's F is the whole row's
   // sum and it has no B.
   const float* state_before = nullptr;
   const float* state_after = nullptr;
 };
 
-// The width of a state's rows: D rounded up to 16.
+// The width of a state's rows: that of v, rounded up to 16.
 inline int64_t PaddedHeadWidth(int64_t D) { return (D + 15) / 16 * 16; }
+
+// The widest v: a head of kMaxHeadWidth with a column beside it, padded.
+inline constexpr int kMaxValueWidth = kMaxHeadWidth + 16;
 
 // Buffers that are kept between calls; grows to the largest row seen in kParallel. One a thread.
 class AttentionScratch {
@@ -82,9 +88,10 @@ class AttentionScratch {
 // Threads: any, with a scratch of their own.
 void AttendHead(const AttentionParams& params, AttentionScratch* scratch);
 
-// What the tokens add to the states that pass through them: forward (D, PaddedHeadWidth(D)) = F at their end and
-// backward = B at their start, both from none, and decay = the product of all their decays. LION-LIT: forward is the
-// sum, backward is left alone and decay is 1. Reads neither q nor y; mode and C say in what steps. Threads as above.
+// What the tokens add to the states that pass through them: forward (D, PaddedHeadWidth(width of v)) = F at their end
+// and backward = B at their start, both from none, and decay = the product of all their decays. LION-LIT: forward is
+// the sum, backward is left alone and decay is 1. Reads neither q nor y; mode and C say in what steps. Threads as
+// above.
 void SummarizeHead(const AttentionParams& params, float* forward, float* backward, float* decay,
                    AttentionScratch* scratch);
 

@@ -559,6 +559,7 @@ struct Kernel {
 bool AmxTakes(const AttentionParams& p) {
   if (!p.bfloat16 || p.D % kDepth != 0 || p.D > kMaxHeadWidth || !HasAmxBf16()) return false;
   if (p.log_a != nullptr && p.log_a_stride > 1) return false;
+  if (p.value_width > 0 && p.value_width != p.D) return false;
   if (p.mode == ComputeMode::kParallel) return p.L <= kMaxC;
   return p.mode == ComputeMode::kChunked && p.C % kTile == 0 && p.C <= kMaxC;
 }

@@ -16,8 +16,8 @@
 
 namespace lion {
 
-// Whether the kernel takes these: the CPU has the tiles, q, k, v are bfloat16, D is a multiple of 32, and the form is
-// kChunked with C 16, 32, 48 or 64, or kParallel within one block of 64 tokens.
+// Whether the kernel takes these: the CPU has the tiles, q, k, v are bfloat16, D is a multiple of 32 and the width of v
+// too, and the form is kChunked with C 16, 32, 48 or 64, or kParallel within one block of 64 tokens.
 bool AmxTakes(const AttentionParams& params);
 
 // AmxTakes must hold. The buffers of q must be readable for kAttentionBlock tokens past the last one.

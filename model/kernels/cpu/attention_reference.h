@@ -11,7 +11,7 @@
 namespace lion {
 
 // O(L^2 D). Takes no notice of mode and C: the forms are one function.
-void AttendHeadReference(const AttentionParams& params, double* y);  // y: (L, D), dense
+void AttendHeadReference(const AttentionParams& params, double* y);  // y: (L, width of v), dense
 
 // The same by the bidirectional recurrence, O(L D^2): for rows too long for O(L^2).
 void AttendHeadRecurrentReference(const AttentionParams& params, double* y);
