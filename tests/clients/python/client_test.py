@@ -315,7 +315,7 @@ def test_an_exception_in_progress_cancels_what_is_in_flight(server, client):
 
 
 def test_nobody_there():
-    with Client("127.0.0.1:1", deadline=2) as client:
+    with Client("127.0.0.1:1", deadline=60) as client:
         with pytest.raises(LionError) as caught:
             client.list_models()
         assert caught.value.code == grpc.StatusCode.UNAVAILABLE and caught.value.retryable
