@@ -89,15 +89,18 @@ LION_NO_TSAN void Mutex::Await(const Condition& condition) {
   }
 }
 
-LION_NO_TSAN bool Mutex::AwaitWithTimeout(const Condition& condition, absl::Duration timeout) {
-  const absl::Time end = absl::Now() + timeout;
+LION_NO_TSAN bool Mutex::AwaitWithDeadline(const Condition& condition, absl::Time deadline) {
   while (!condition.Eval()) {
-    if (absl::Now() >= end) return false;
+    if (absl::Now() >= deadline) return false;
     Unlock();
     sched_yield();
     Lock();
   }
   return true;
+}
+
+LION_NO_TSAN bool Mutex::AwaitWithTimeout(const Condition& condition, absl::Duration timeout) {
+  return AwaitWithDeadline(condition, absl::Now() + timeout);
 }
 
 LION_NO_TSAN void Mutex::LockWhen(const Condition& condition) {
