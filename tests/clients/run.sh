@@ -7,6 +7,7 @@
 #   python     the package: wheel and sdist, its types, every call, sync and asyncio
 #   openai     OpenAI's own client against the HTTP port
 #   adapters   LangChain, LlamaIndex and sentence-transformers on top of it (installs some 5 GB the first time)
+#   training   tools/train and tools/train_demo, in the adapters' environment, which has torch
 #   go rust node java
 #              the examples, each generated from proto/ and built by its own ecosystem's tools
 #   wires      what callers of other servers have: PyPI's tritonclient and kserve; with Go, grpcurl and ghz by TEI's proto
@@ -20,7 +21,7 @@
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-readonly ALL=(python openai adapters go rust node java wires search bulk)
+readonly ALL=(python openai adapters training go rust node java wires search bulk)
 readonly OUT=build/clients
 readonly VENV=$OUT/python/venv
 
@@ -78,6 +79,10 @@ beside_wheel() {
   run_tests "$OUT/$1/venv/bin/python" "$1" "tests/clients/$1"
 }
 run_adapters() { beside_wheel adapters; }
+run_training() {
+  venv "$OUT/adapters/venv" tests/clients/adapters/requirements.txt
+  run_tests "$OUT/adapters/venv/bin/python" training tests/train
+}
 run_search() { beside_wheel search; }
 run_bulk() { beside_wheel bulk; }
 

@@ -11,6 +11,7 @@ import zipfile
 
 import numpy as np
 import pytest
+import safetensors.numpy
 from tokenizers import Tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -142,6 +143,14 @@ def test_from_safetensors(tmp_path):
     weights.write_safetensors(path, {k: weights.of_array(v) for k, v in original.items()})
     _, tensors, _ = converted(tmp_path, path)
     assert_same(tensors, original, UNSERVED)
+
+
+def test_other_readers_read_what_is_written(tmp_path):
+    """The library's own reader takes the file, and finds the numbers where we say they are."""
+    original = text_weights("lion-s")
+    converted(tmp_path, original, "--dtype=float16")
+    for name, tensor in safetensors.numpy.load_file(tmp_path / "out/model.safetensors").items():
+        np.testing.assert_array_equal(tensor, original[name].astype(np.float16))
 
 
 # ------------------------------------------------------------------------------------------------------------- tokenizer

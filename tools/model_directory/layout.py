@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
@@ -30,7 +30,7 @@ def new_directory(path):
 
 
 def write_json(path, value):
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
     with open(path, "w", encoding="utf-8") as f:
         f.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
 
@@ -92,4 +92,14 @@ def wordpiece_tokenizer(words, lowercase=True):
         special_tokens=[(t, vocabulary[t]) for t in ("[CLS]", "[SEP]")],
     )
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
+    return tokenizer
+
+
+def train_wordpiece(texts, size):
+    """A lower-case WordPiece tokenizer of at most `size` pieces, BERT's in all else, from an iterator over texts."""
+    tokenizer = wordpiece_tokenizer(list(SPECIAL_TOKENS))
+    trainer = trainers.WordPieceTrainer(
+        vocab_size=size, special_tokens=list(SPECIAL_TOKENS), show_progress=False, limit_alphabet=400
+    )
+    tokenizer.train_from_iterator(texts, trainer)
     return tokenizer

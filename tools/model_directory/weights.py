@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-import safetensors
 
 # Safetensors' name of a type, and what numpy holds it in.
 TYPES = {
@@ -21,7 +20,6 @@ TYPES = {
     "I16": np.int16, "I8": np.int8, "U8": np.uint8, "BOOL": np.bool_,
 }  # fmt: skip
 FLOATS = ("F64", "F32", "F16", "BF16")
-_LONG_NAMES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 _MAX_HEADER = 100 << 20
 
 
@@ -115,16 +113,19 @@ def read_model_weights(directory):
 
 
 def write_safetensors(path, tensors):
-    """Writes {name: Tensor} of F32, F16 and BF16. ValueError naming the tensor that has a value not finite."""
-    entries = {}
+    """Writes {name: Tensor} of F32, F16 and BF16, one tensor in memory at a time. The library's own writer for numpy knows
+    no BF16. ValueError naming the tensor that has a value not finite."""
+    header, end = {"__metadata__": {"format": "pt"}}, 0
     for name, tensor in tensors.items():
-        raw = tensor.read()
-        if tensor.type == "BF16":
-            finite = ((raw >> 7) & 0xFF) != 0xFF
-        else:
-            finite = np.isfinite(raw)
-        if not finite.all():
-            raise ValueError(f"tensor '{name}' has {(~finite).sum()} values that are not finite as {tensor.type}")
-        entries[name] = {"dtype": _LONG_NAMES[tensor.type], "shape": list(tensor.shape), "data": raw.tobytes()}
-    safetensors.serialize_file(entries, path, {"format": "pt"})
-    os.chmod(path, 0o644)  # it is written for the owner alone
+        header[name] = {"dtype": tensor.type, "shape": list(tensor.shape), "data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for name, tensor in tensors.items():
+            raw = tensor.read()
+            finite = ((raw >> 7) & 0xFF) != 0xFF if tensor.type == "BF16" else np.isfinite(raw)
+            if not finite.all():
+                raise ValueError(f"tensor '{name}' has {(~finite).sum()} values that are not finite as {tensor.type}")
+            f.write(raw.tobytes())

@@ -17,11 +17,18 @@ import argparse
 import collections
 import gzip
 import json
+import os
 import random
+import sys
 
 import torch
 import torch.nn.functional as F
-from lion import read_model, run_texts, write_json
+
+TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path += [TOOLS, os.path.join(TOOLS, "train")]
+
+from lion import read_model, run_texts  # noqa: E402
+from model_directory.layout import write_json  # noqa: E402
 
 
 def read_rows(path):

@@ -18,27 +18,24 @@ the start if it exists, so the same command goes on where it was cut. The model 
 import argparse
 import math
 import os
+import sys
 import time
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from corpus import Corpus, description, full_text, read_split
-from lion import PARALLEL_MAX, LionTextModel, new_config, run_texts, write_model
-from teacher import Teacher
-from tokenizers import Tokenizer
 
-KL_SCALE = 20.0  # cosines times this are the logits of the similarity distributions
+TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path += [TOOLS, os.path.join(TOOLS, "train")]
+
+from corpus import Corpus, description, full_text, read_split  # noqa: E402
+from lion import PARALLEL_MAX, LionTextModel, new_config, run_texts, write_model  # noqa: E402
+from losses import KL_SCALE, distill  # noqa: E402
+from teacher import Teacher  # noqa: E402
+from tokenizers import Tokenizer  # noqa: E402
+
 PAIR_TOKENS = 131072  # a pair batch is 1,024 packages, or as many as this allows
 LONG_TOKENS = 65536
-
-
-def distill(student, teacher):
-    """Each vector near the teacher's, and the rows of the batch's similarity matrix distributed as the teacher's."""
-    cosine = 1 - (student * teacher).sum(-1).mean()
-    diagonal = torch.eye(len(student), dtype=torch.bool, device=student.device)
-    logs = [F.log_softmax((z @ z.T * KL_SCALE).masked_fill(diagonal, -1e4), -1) for z in (student, teacher)]
-    return 10 * cosine + F.kl_div(*logs, reduction="batchmean", log_target=True), 1 - cosine.detach()
 
 
 def contrast(queries, texts, alike):

@@ -13,12 +13,17 @@ than --tolerance.
 import argparse
 import json
 import math
+import os
 import sys
 
 import numpy as np
 import torch
-from lion import CHUNK, PARALLEL_MAX, read_model
-from safetensors.numpy import load_file
+
+TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path += [TOOLS, os.path.join(TOOLS, "train")]
+
+from lion import CHUNK, PARALLEL_MAX, read_model  # noqa: E402
+from safetensors.numpy import load_file  # noqa: E402
 
 erf = np.vectorize(math.erf)
 

@@ -1,6 +1,6 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""The LION-S text encoder in plain torch, for training: padded batches, autograd, a parallel and a chunked form.
+"""LION text encoders in plain torch, for training: padded batches, autograd, a parallel and a chunked form.
 
 The server computes the same from the same model directory (read_model, write_model); nothing here is used to serve.
 
@@ -18,6 +18,7 @@ import os
 
 import torch
 import torch.nn.functional as F
+from model_directory import layout
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import nn
@@ -77,25 +78,38 @@ def chunked_attention(q, k, v, log_a, chunk=CHUNK):
 class SelfAttention(nn.Module):
     def __init__(self, config):
         super().__init__()
-        E, self.H = config["hidden_size"], config["num_attention_heads"]
+        E, self.H, self.variant = config["hidden_size"], config["num_attention_heads"], config["arch_type"]
         self.query, self.key, self.value = nn.Linear(E, E), nn.Linear(E, E), nn.Linear(E, E)
-        self.Wa_i = nn.Linear(E, self.H)
-        self.layer_norm = nn.LayerNorm(E, eps=1e-5)
+        if self.variant == "lion-s":
+            self.Wa_i = nn.Linear(E, self.H)
+        if self.variant == "lion-d":
+            self.ai = nn.Parameter(torch.zeros(self.H))
+        if config["layer_norm_after"]:
+            self.layer_norm = nn.LayerNorm(E, eps=1e-5)
+
+    def log_decay(self, x):
+        """log a_t (B, H, L) or, where it is the same for every token, (1, H, 1); float32."""
+        with torch.autocast(x.device.type, enabled=False):
+            if self.variant == "lion-s":
+                return log_decay(self.Wa_i(x.float())).transpose(1, 2)
+            return F.logsigmoid(self.ai.float())[None, :, None]
 
     def forward(self, x, mask):
         B, L, E = x.shape
         q, k, v = (f(x).view(B, L, self.H, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
-        with torch.autocast(x.device.type, enabled=False):
-            log_a = log_decay(self.Wa_i(x.float())).transpose(1, 2)
         k = k * mask[:, None, :, None]
-        log_a = log_a * mask[:, None]
-        if L <= PARALLEL_MAX:
-            y = parallel_attention(q, k, v, log_a)
+        if self.variant == "lion-lit":  # M is 1: one state a sequence, whatever its length
+            y = q @ (k.transpose(-1, -2) @ v) * q.shape[-1] ** -0.5
         else:
-            pad = -L % CHUNK
-            q, k, v = (F.pad(t, (0, 0, 0, pad)) for t in (q, k, v))
-            y = chunked_attention(q, k, v, F.pad(log_a, (0, pad)))[:, :, :L]
-        return self.layer_norm(y.transpose(1, 2).reshape(B, L, E))
+            log_a = self.log_decay(x) * mask[:, None]
+            if L <= PARALLEL_MAX:
+                y = parallel_attention(q, k, v, log_a)
+            else:
+                pad = -L % CHUNK
+                q, k, v = (F.pad(t, (0, 0, 0, pad)) for t in (q, k, v))
+                y = chunked_attention(q, k, v, F.pad(log_a, (0, pad)))[:, :, :L]
+        y = y.transpose(1, 2).reshape(B, L, E)
+        return self.layer_norm(y) if hasattr(self, "layer_norm") else y
 
 
 class Residual(nn.Module):
@@ -130,11 +144,16 @@ class Embeddings(nn.Module):
         E = config["hidden_size"]
         self.word_embeddings = nn.Embedding(config["vocab_size"], E)
         self.token_type_embeddings = nn.Embedding(config["type_vocab_size"], E)
+        if config["position_embedding_type"] == "absolute":
+            self.position_embeddings = nn.Embedding(config["max_position_embeddings"], E)
         self.LayerNorm = nn.LayerNorm(E, eps=config["layer_norm_eps"])
         self.dropout = nn.Dropout(config["hidden_dropout_prob"])
 
     def forward(self, ids):
-        return self.dropout(self.LayerNorm(self.word_embeddings(ids) + self.token_type_embeddings.weight[0]))
+        x = self.word_embeddings(ids) + self.token_type_embeddings.weight[0]
+        if hasattr(self, "position_embeddings"):
+            x = x + self.position_embeddings.weight[: ids.shape[1]]
+        return self.dropout(self.LayerNorm(x))
 
 
 class Bert(nn.Module):
@@ -154,23 +173,30 @@ class Bert(nn.Module):
 
 
 class LionTextModel(nn.Module):
-    """The encoder with both outputs: a unit vector (mean, Dense, normalise) and section logits (pooler, classifier).
+    """The encoder with up to two outputs: a unit vector (mean, Dense, normalise) and class logits (pooler, classifier).
 
-    Parameter names are those of the model directory, `dense.*` aside, which is the directory's 2_Dense.
+    config is config.json; without num_labels there is no classifier, without embedding_width no Dense. Parameter names
+    are those of the model directory, `dense.*` aside, which is the directory's 2_Dense.
     """
 
     def __init__(self, config, embedding_width):
         super().__init__()
         self.config = config
         self.bert = Bert(config)
-        self.classifier = nn.Linear(config["hidden_size"], config["num_labels"])
-        self.dense = nn.Linear(config["hidden_size"], embedding_width)
+        if config.get("num_labels"):
+            self.classifier = nn.Linear(config["hidden_size"], config["num_labels"])
+        if embedding_width:
+            self.dense = nn.Linear(config["hidden_size"], embedding_width)
         self.dropout = nn.Dropout(config["hidden_dropout_prob"])
         self.apply(self._init)
+        # Half-lives of 5 to 5,600 tokens, one a head: some heads see the neighbours, some the document.
+        spread = torch.linspace(-2, -9, config["num_attention_heads"])
         for layer in self.bert.encoder["layer"]:
-            # Half-lives of 5 to 5,600 tokens, one a head: some heads see the neighbours, some the document.
-            gate = layer.attention["self"].Wa_i
-            gate.bias.data.copy_(torch.linspace(-2, -9, config["num_attention_heads"]))
+            attention = layer.attention["self"]
+            if config["arch_type"] == "lion-s":
+                attention.Wa_i.bias.data.copy_(spread)
+            if config["arch_type"] == "lion-d":
+                attention.ai.data.copy_(-spread)
 
     @staticmethod
     def _init(module):
@@ -182,32 +208,47 @@ class LionTextModel(nn.Module):
             nn.init.zeros_(module.bias)
 
     def forward(self, ids, mask):
-        """ids (B, L) int64, mask (B, L) float, 1 on tokens. Returns unit vectors (B, 384), logits (B, num_labels), float32."""
+        """ids (B, L) int64, mask (B, L) float, 1 on tokens. Returns unit vectors (B, embedding width) and logits
+        (B, num_labels), float32; None in the place of the one that the model has no weights for."""
         x = self.bert(ids, mask)
-        pooled = torch.tanh(self.bert.pooler["dense"](x[:, 0]))
-        logits = self.classifier(self.dropout(pooled))
-        mean = (x.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
-        return F.normalize(self.dense(mean).float(), dim=-1), logits.float()
+        logits = vectors = None
+        if hasattr(self, "classifier"):
+            pooled = torch.tanh(self.bert.pooler["dense"](x[:, 0]))
+            logits = self.classifier(self.dropout(pooled)).float()
+        if hasattr(self, "dense"):
+            mean = (x.float() * mask[..., None]).sum(1) / mask.sum(1, keepdim=True)
+            vectors = F.normalize(self.dense(mean).float(), dim=-1)
+        return vectors, logits
 
 
-def new_config(labels, vocab_size, dropout):
-    return {
-        "architectures": ["BertForSequenceClassification"],
+def new_config(labels, vocab_size, dropout, variant="lion-s", layers=4, width=256, heads=4, feed_forward=1024):
+    """config.json of an encoder without positions (LION-LIT: with 512) and with layer_norm_after. labels may be empty."""
+    config = {
+        "architectures": ["BertForSequenceClassification" if labels else "BertModel"],
         "model_type": "bert",
-        "arch_type": "lion-s",
+        "arch_type": variant,
         "layer_norm_after": True,
-        "position_embedding_type": "relative_key_query",
+        "position_embedding_type": "absolute" if variant == "lion-lit" else "relative_key_query",
         "vocab_size": vocab_size,
-        "hidden_size": 256,
-        "num_hidden_layers": 4,
-        "num_attention_heads": 4,
-        "intermediate_size": 1024,
+        "hidden_size": width,
+        "num_hidden_layers": layers,
+        "num_attention_heads": heads,
+        "intermediate_size": feed_forward,
         "hidden_act": "gelu",
         "hidden_dropout_prob": dropout,
         "layer_norm_eps": 1e-12,
         "max_position_embeddings": 512,
         "type_vocab_size": 2,
         "pad_token_id": 0,
+    }
+    return config | label_config(labels)
+
+
+def label_config(labels):
+    """The fields of config.json that name the classes, none where there are none."""
+    if not labels:
+        return {}
+    return {
         "problem_type": "single_label_classification",
         "num_labels": len(labels),
         "id2label": {str(i): label for i, label in enumerate(labels)},
@@ -215,87 +256,77 @@ def new_config(labels, vocab_size, dropout):
     }
 
 
-def write_json(path, value):
-    with open(path, "w", encoding="utf-8") as f:
-        f.write(json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+def write_model(model, tokenizer, directory, dtype=torch.float16, one_type=True):
+    """Writes the model directory, weights in dtype, as sentence-transformers lays it out.
 
-
-def write_model(model, tokenizer, directory):
-    """Writes the model directory, weights in float16, as sentence-transformers lays it out."""
-    for folder in ("1_Pooling", "2_Dense"):
-        os.makedirs(os.path.join(directory, folder), exist_ok=True)
-    weights = {k: v.detach().cpu().half().contiguous() for k, v in model.state_dict().items()}
-    # Training shows single texts only. The second type takes the first one's vector: a pair is read as one joined text.
+    one_type: training has shown single texts only. The second type takes the first one's vector then: a pair is read as
+    one joined text.
+    """
+    os.makedirs(directory, exist_ok=True)
+    weights = {k: v.detach().cpu().to(dtype).contiguous() for k, v in model.state_dict().items()}
     types = weights["bert.embeddings.token_type_embeddings.weight"]
-    types[1:] = types[:1]
+    if one_type:
+        types[1:] = types[:1]
     for name, t in weights.items():
         if not torch.isfinite(t).all():
-            raise ValueError(f"{name} does not fit float16")
-    dense = {k.replace("dense.", "linear.", 1): weights.pop(k) for k in ("dense.weight", "dense.bias")}
+            raise ValueError(f"{name} does not fit {dtype}")
+    dense = {k.replace("dense.", "linear.", 1): weights.pop(k) for k in ("dense.weight", "dense.bias") if k in weights}
     save_file(weights, f"{directory}/model.safetensors", metadata={"format": "pt"})
-    save_file(dense, f"{directory}/2_Dense/model.safetensors", metadata={"format": "pt"})
-    out_features, in_features = dense["linear.weight"].shape
-    write_json(f"{directory}/config.json", model.config)
-    write_json(
-        f"{directory}/modules.json",
-        [
-            {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{kind}"}
-            for i, (path, kind) in enumerate(
-                [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Dense", "Dense"), ("3_Normalize", "Normalize")]
-            )
-        ],
-    )
-    write_json(
-        f"{directory}/1_Pooling/config.json",
-        {
-            "word_embedding_dimension": in_features,
-            "pooling_mode_cls_token": False,
-            "pooling_mode_mean_tokens": True,
-            "pooling_mode_max_tokens": False,
-            "pooling_mode_mean_sqrt_len_tokens": False,
-        },
-    )
-    write_json(
-        f"{directory}/2_Dense/config.json",
-        {
-            "in_features": in_features,
-            "out_features": out_features,
-            "bias": True,
-            "activation_function": "torch.nn.modules.linear.Identity",
-        },
-    )
+    layout.write_json(f"{directory}/config.json", model.config)
+    written = ["model.safetensors"]
+    if dense:
+        out_features, in_features = dense["linear.weight"].shape
+        layout.write_pipeline(directory, in_features, "mean", dense_width=out_features, normalize=True)
+        save_file(dense, f"{directory}/2_Dense/model.safetensors", metadata={"format": "pt"})
+        written.append("2_Dense/model.safetensors")
     tokenizer.save(f"{directory}/tokenizer.json")
-    for path in ("model.safetensors", "2_Dense/model.safetensors"):
+    for path in written:
         os.chmod(os.path.join(directory, path), 0o644)  # safetensors writes them for the owner alone
+
+
+def read_weights(directory):
+    """({parameter name: float32 tensor}, config.json) of a model directory in one file, `dense.*` from 2_Dense if it is there."""
+    with open(f"{directory}/config.json", encoding="utf-8") as f:
+        config = json.load(f)
+    weights = load_file(f"{directory}/model.safetensors")
+    if os.path.exists(f"{directory}/2_Dense/model.safetensors"):
+        dense = load_file(f"{directory}/2_Dense/model.safetensors")
+        weights |= {k.replace("linear.", "dense.", 1): v for k, v in dense.items()}
+    return {k: v.float() for k, v in weights.items()}, config
 
 
 def read_model(directory):
     """Returns (model in float32 and eval mode, tokenizer) from a directory that write_model wrote."""
-    with open(f"{directory}/config.json", encoding="utf-8") as f:
-        config = json.load(f)
-    weights = load_file(f"{directory}/model.safetensors")
-    weights |= {
-        k.replace("linear.", "dense.", 1): v for k, v in load_file(f"{directory}/2_Dense/model.safetensors").items()
-    }
-    model = LionTextModel(config, weights["dense.weight"].shape[0])
-    model.load_state_dict({k: v.float() for k, v in weights.items()})
+    weights, config = read_weights(directory)
+    model = LionTextModel(config, weights["dense.weight"].shape[0] if "dense.weight" in weights else 0)
+    model.load_state_dict(weights)
     return model.eval(), Tokenizer.from_file(f"{directory}/tokenizer.json")
 
 
 @torch.no_grad()
 def run_texts(model, tokenizer, texts, max_tokens=32768):
     """Vectors and logits of `texts`, on the CPU, in their order; a batch holds like lengths, about `max_tokens` in all."""
-    device = next(model.parameters()).device
     encoded = [e.ids for e in tokenizer.encode_batch(texts)]
-    order = sorted(range(len(texts)), key=lambda i: len(encoded[i]))
-    vectors = torch.empty(len(texts), model.dense.out_features)
-    logits = torch.empty(len(texts), model.classifier.out_features)
+    return run_ids(model, encoded, max_tokens)
+
+
+@torch.no_grad()
+def run_ids(model, encoded, max_tokens=32768):
+    """The same from token ids, a list for each text. None in the place of what the model does not have."""
+    device = next(model.parameters()).device
+    order = sorted(range(len(encoded)), key=lambda i: len(encoded[i]))
+    results = [
+        torch.empty(len(encoded), getattr(model, part).out_features) if hasattr(model, part) else None
+        for part in ("dense", "classifier")
+    ]
     while order:
         L = len(encoded[order[-1]])
         rows = [order.pop() for _ in range(min(len(order), max(1, max_tokens // L)))]
         ids, mask = pad([encoded[i] for i in rows])
-        vectors[rows], logits[rows] = (t.cpu() for t in model(ids.to(device), mask.to(device)))
-    return vectors, logits
+        for result, t in zip(results, model(ids.to(device), mask.to(device))):
+            if result is not None:
+                result[rows] = t.cpu()
+    return tuple(results)
 
 
 def pad(sequences):
