@@ -22,7 +22,6 @@
 namespace lion {
 namespace {
 
-using ::testing::HasSubstr;
 using ::testing::StartsWith;
 
 v1::EmbedDocumentRequest Document(const std::vector<uint32_t>& ids, uint32_t size, uint32_t stride = 0) {
