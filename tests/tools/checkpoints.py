@@ -3,11 +3,14 @@
 """Training checkpoints with random weights, as trainers write them, and torch.save's file format without torch.
 
     write_torch(path, composer(text_weights("lion-s")))
+    python tests/tools/checkpoints.py FOLDER              # writes one of a text and one of an image encoder
 """
 
 import collections
 import io
+import pathlib
 import pickle
+import sys
 import zipfile
 
 import numpy as np
@@ -227,3 +230,15 @@ def vocabulary():
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters, *(f"##{c}" for c in letters), "lion", "##s", "serve"]
     words = list(dict.fromkeys(words))
     return words + [f"w{i}" for i in range(VOCABULARY - len(words))]
+
+
+def main(folder):
+    """Small examples of what trainers write, for docs/models.md: text.pt, vocab.txt, image.pth."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_torch(folder / "text.pt", composer(text_weights("lion-s", head="mlm"), {"arch_type": "nova-inputdep"}))
+    (folder / "vocab.txt").write_text("\n".join(vocabulary()) + "\n")
+    write_torch(folder / "image.pth", deit(image_weights("Decay", "S"), input_size=SIZE))
+
+
+if __name__ == "__main__":
+    main(pathlib.Path(sys.argv[1]))

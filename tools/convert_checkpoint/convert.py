@@ -41,7 +41,7 @@ def parse_arguments(arguments):
     p.add_argument("--pooling", choices=["cls", "mean"], default="", help="what a vector is made of: the first row, or all")
     p.add_argument("--normalize", action="store_true", help="vectors of length 1, by modules.json")
     p.add_argument("--labels", help="file with the name of a class a line")
-    p.add_argument("--multi_label", action="store_true", help="a text may have several classes: sigmoid, not softmax")
+    p.add_argument("--multi_label", action="store_true", help="an input may have several classes: sigmoid, not softmax")
     p.add_argument("--vocab", help="text: vocab.txt of a bert-*-uncased tokenizer")
     p.add_argument("--cased", action="store_true", help="--vocab is of a cased tokenizer")
     p.add_argument("--tokenizer", help="text: tokenizer.json, in the place of --vocab")

@@ -118,7 +118,7 @@ def label_fields(plan, classes, config, options):
     if problem is None:
         problem = "multi_label_classification" if classes == 1 else "single_label_classification"
         if classes > 1:
-            plan.tell("problem_type: one class a text taken (softmax); --multi_label for several (sigmoid)")
+            plan.tell("problem_type: one class an input taken (softmax); --multi_label for several (sigmoid)")
     return {
         "problem_type": problem,
         "num_labels": classes,

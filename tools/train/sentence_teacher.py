@@ -8,6 +8,8 @@ import os
 
 import numpy as np
 
+PART = 10000  # texts between lines of progress
+
 
 def find(name):
     """The directory of a teacher: a directory, or a Python package that carries one in its folder `model`."""
@@ -30,12 +32,17 @@ def vectors(name, texts, work, device):
     if os.path.exists(path):
         print(f"teacher   {directory}: {len(texts)} vectors read from {path}", flush=True)
         return np.load(path)
-    from sentence_transformers import SentenceTransformer  # seconds to import: only where it runs
+    import transformers  # seconds to import: only where it runs
+    from sentence_transformers import SentenceTransformer
 
+    transformers.utils.logging.disable_progress_bar()
     model = SentenceTransformer(directory, device=str(device), local_files_only=True)
-    print(f"teacher   {directory}: runs on {len(texts)} texts", flush=True)
-    result = model.encode(texts, batch_size=64, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
-    result = result.astype(np.float16)
+    parts = []
+    for begin in range(0, len(texts), PART):
+        print(f"teacher   {directory}: {begin} of {len(texts)} texts", flush=True)
+        part = model.encode(texts[begin : begin + PART], batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        parts.append(np.asarray(part, dtype=np.float16))
+    result = np.concatenate(parts)
     if not np.isfinite(result).all():
         raise ValueError(f"{directory}: the teacher gave a vector that is not finite")
     with open(path + ".new", "wb") as f:
