@@ -30,7 +30,8 @@ constexpr int64_t kMinGroupTokens = 64;  // smaller groups waste more of a produ
 
 using Time = std::chrono::steady_clock;
 
-// The length of a step: what a short row waits at most while a long one runs, beside the last span of each worker.
+// The longest step: how soon a row is stopped, or shows its progress. A short row does not wait for its end: with one
+// waiting, the step ends with the span that each worker has in hand.
 constexpr std::chrono::milliseconds kStepTime(15);
 
 // Calls fn(worker, i) for i in [0, n), n pieces of `work` each. Not OK = not all were called, and nothing more is to
@@ -45,7 +46,7 @@ Executor OnWorker(int worker) {
   };
 }
 
-// All workers, in steps of kStepTime with a question to control between them.
+// All workers, in steps of kStepTime, or less where control wants a pause, with a question to control between them.
 class Steps {
  public:
   // total_work: of all Run calls together, which are a row of L tokens. control: null = nobody is asked.
@@ -55,20 +56,22 @@ class Steps {
   absl::Status Run(int n, double work, const std::function<void(int worker, int i)>& fn) {
     if (control_ == nullptr) return pool_->Run(n, fn);
     for (int first = 0; first < n;) {
-      // Each worker takes one piece after the other until the step's time is over, and the step takes at least one.
+      // Each worker takes one piece after the other until the step is over, and the step takes at least one.
       std::atomic<int> next = first;
       const absl::Status status = pool_->Run(std::min(pool_->num_threads(), n - first), [&](int worker, int) {
-        while (next.load() == first || Time::now() < step_ends_) {
+        // A pause that is wanted from the start does not leave workers without any.
+        if (next.load() > first && Time::now() >= step_ends_) return;
+        do {
           const int i = next.fetch_add(1);
           if (i >= n) return;
           fn(worker, i);
-        }
+        } while (!StepIsOver());
       });
       if (!status.ok()) return status;
       const int last = std::min(next.load(), n);
       work_done_ += work * (last - first);
       first = last;
-      if (Time::now() < step_ends_) continue;
+      if (!StepIsOver()) continue;
       const auto done = static_cast<int64_t>(static_cast<double>(L_) * work_done_ / total_work_);
       const absl::Status go_on = control_->BetweenSteps(std::clamp<int64_t>(done, 1, L_ - 1), L_);
       if (!go_on.ok()) return go_on;
@@ -78,6 +81,8 @@ class Steps {
   }
 
  private:
+  bool StepIsOver() const { return Time::now() >= step_ends_ || control_->WantsPause(); }
+
   ComputePool* pool_;
   EncodeControl* control_;
   int64_t L_;

@@ -18,7 +18,8 @@
 // on its chunk alone.
 //
 // Steps. A row above kMaxUnsteppedTokens is always shared by all workers and runs in steps of about 15 ms: a step ends
-// between two spans (or heads, in the parallel form), wherever the time is over, and the row's bits know nothing of it.
+// between two spans (or heads, in the parallel form), wherever the time is over or EncodeControl::WantsPause, and the
+// row's bits know nothing of it.
 // Between steps the workers have nothing to do and nothing of the row is in their workspaces: EncodeControl may run
 // other batches there, on this encoder or another over the same pool, and long rows among them.
 //

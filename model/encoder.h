@@ -81,6 +81,10 @@ class EncodeControl {
   // a control of its own for rows that are long in turn. Not OK = Encode stops soon and returns that status; no result
   // is to be used.
   virtual absl::Status BetweenSteps(int64_t tokens_done, int64_t tokens_total) = 0;
+
+  // Whether the step had better end now: somebody waits for the device, and may have it. Asked where
+  // runs_nested_batches(), on any of the encoder's threads while the step runs, often: it is quick and never blocks.
+  virtual bool WantsPause() const { return false; }
 };
 
 // One model on one device. A row's values depend on its own ids or pixels, mode and chunk_tokens alone: never on the rows

@@ -17,6 +17,7 @@
 // so a row waits behind its caller's older rows and as many tokens of each other caller, whatever they have queued.
 // With one caller this is oldest first.
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -44,7 +45,8 @@ inline constexpr int64_t kNestedRowShare = 8;
 
 // How a row that runs in steps shares a device on which nothing else runs meanwhile. After each step others may run for
 // as long as the step took. What they take beyond that, the row has first in later pauses; what they leave is gone. So
-// a short row waits for one step and what waits before it, and the long one has half of the device or more.
+// the long row has half of the device or more, and a short one waits for what waits before it and for a step at most:
+// less where the encoder ends a step because others may run (EncodeControl::WantsPause).
 class StepShare {
  public:
   // The row ran for d since the last pause.
@@ -52,8 +54,12 @@ class StepShare {
   // Whether one more batch of others may run in this pause.
   bool MayRunOthers() const { return credit_ >= absl::ZeroDuration(); }
   void OthersRan(absl::Duration d) { credit_ -= d; }
+  // How long the row runs before a step of it is ended for others: for what it is owed, and long enough that rows which
+  // come one after the other run together, on all cores; each alone, they would take the row more than their share.
+  absl::Duration UntilPause() const { return std::max(-credit_, kLeastStep); }
 
  private:
+  static constexpr absl::Duration kLeastStep = absl::Milliseconds(8);
   absl::Duration credit_;
 };
 

@@ -4,6 +4,7 @@
 #include "server/batcher.h"
 
 #include <algorithm>
+#include <atomic>
 #include <deque>
 #include <iterator>
 #include <limits>
@@ -167,6 +168,8 @@ struct Batcher::Impl {
   std::vector<WaitingRow> inbox ABSL_GUARDED_BY(mu);  // submitted, not yet in queue
   std::deque<Waiter> waiters ABSL_GUARDED_BY(mu);
   int64_t next_number ABSL_GUARDED_BY(mu) = 0;
+  // Rises before the rows can be seen: who reads it and then looks has missed nothing that it counts.
+  std::atomic<int64_t> num_submits = 0;
   // Of inbox and queue.
   int64_t waiting_rows ABSL_GUARDED_BY(mu) = 0;
   int64_t waiting_tokens ABSL_GUARDED_BY(mu) = 0;
@@ -198,15 +201,15 @@ class Batcher::Impl::StepControl : public EncodeControl {
       impl_.load.Progressed(runner_->device, tokens_done - tokens_done_);
     }
     tokens_done_ = tokens_done;
-    if (impl_.models[waiting_.model].encoders[runner_->device]->runs_nested_batches()) {
-      while (share_.MayRunOthers()) {
-        const absl::Time from = Now();
-        if (!impl_.RunNested(runner_, waiting_.tokens / kNestedRowShare)) break;
-        share_.OthersRan(Elapsed(from, Now()));
-      }
-    }
+    if (impl_.models[waiting_.model].encoders[runner_->device]->runs_nested_batches()) RunOthers();
     resumed_ = Now();
+    others_from_ = resumed_ + share_.UntilPause();
     return absl::OkStatus();
+  }
+
+  // Its fields change in BetweenSteps alone, while no thread of the encoder's is in a step.
+  bool WantsPause() const override {
+    return impl_.num_submits.load(std::memory_order_relaxed) != looked_at_ && Now() >= others_from_;
   }
 
   // The row's own time, until now.
@@ -223,6 +226,19 @@ class Batcher::Impl::StepControl : public EncodeControl {
  private:
   absl::Time Now() const { return impl_.options.clock->Now(); }
 
+  void RunOthers() {
+    looked_at_ = kNobodyLooked;
+    while (share_.MayRunOthers()) {
+      const int64_t num_submits = impl_.num_submits.load(std::memory_order_relaxed);
+      const absl::Time from = Now();
+      if (!impl_.RunNested(runner_, waiting_.tokens / kNestedRowShare)) {
+        looked_at_ = num_submits;  // of what has come until now nothing wants a pause
+        return;
+      }
+      share_.OthersRan(Elapsed(from, Now()));
+    }
+  }
+
   std::optional<DropReason> WhyStop() const {
     if (waiting_.cancelled != nullptr && waiting_.cancelled->load(std::memory_order_acquire)) {
       return DropReason::kCancelled;
@@ -236,6 +252,9 @@ class Batcher::Impl::StepControl : public EncodeControl {
   Runner* runner_;
   const WaitingRow& waiting_;
   StepShare share_;
+  static constexpr int64_t kNobodyLooked = -1;
+  int64_t looked_at_ = kNobodyLooked;              // Impl::num_submits when nothing was found that may run
+  absl::Time others_from_ = absl::InfinitePast();  // before, the row has the device to itself
   absl::Time resumed_;
   absl::Duration worked_;
   int64_t tokens_done_ = 0;
@@ -632,6 +651,7 @@ absl::Status Batcher::Submit(std::vector<PendingRow> rows) {
     impl_->CountRow(waiting, 1);
   }
   impl_->pending_rows += static_cast<int64_t>(arriving.size());
+  impl_->num_submits.fetch_add(1, std::memory_order_relaxed);
   std::move(arriving.begin(), arriving.end(), std::back_inserter(impl_->inbox));
   impl_->CallRunner();
   return absl::OkStatus();

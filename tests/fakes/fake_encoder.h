@@ -167,6 +167,7 @@ class PuppetEncoder : public Encoder {
   using Encoder::Encode;
   absl::Status Encode(absl::Span<const Row> rows, absl::Span<RowResult> results, EncodeControl* control) override {
     Batch batch;
+    batch.control = control;
     for (const Row& row : rows) {
       batch.rows.push_back({{row.ids.begin(), row.ids.end()},
                             {row.type_ids.begin(), row.type_ids.end()},
@@ -255,6 +256,13 @@ class PuppetEncoder : public Encoder {
     if (!held_.empty()) StepOldest(tokens_done, tokens_total);
   }
 
+  // Waits until a batch is held, and asks the oldest's control.
+  bool WantsPause() {
+    absl::MutexLock lock(&mu_);
+    while (held_.empty()) changed_.Wait(&mu_);
+    return held_.front()->control->WantsPause();
+  }
+
   // Encode calls so far, those held included.
   int num_batches() const {
     absl::MutexLock lock(&mu_);
@@ -265,6 +273,7 @@ class PuppetEncoder : public Encoder {
   // On its Encode's stack. Guarded by mu_ while it is in held_, its Encode's own afterwards.
   struct Batch {
     std::vector<HeldRow> rows;
+    EncodeControl* control = nullptr;
     absl::Status status;
     std::set<int> nan_rows;
     bool told = false;

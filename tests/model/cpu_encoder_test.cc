@@ -407,7 +407,10 @@ class StepControl : public EncodeControl {
     return steps == stop_at ? absl::CancelledError("stopped") : absl::OkStatus();
   }
 
+  bool WantsPause() const override { return wants_pause; }
+
   std::function<void()> between;
+  bool wants_pause = false;
   int stop_at = 0;
   int steps = 0;
   int64_t last_done = 0;
@@ -480,6 +483,25 @@ TEST(CpuEncoderTest, ALongRowStopsWhereItIsTold) {
   RowResult result;
   EXPECT_TRUE(model->encoder()->Encode({&short_row, 1}, {&result, 1}, &control).ok());
   EXPECT_EQ(control.steps, 0);
+}
+
+TEST(CpuEncoderTest, APauseThatIsWantedComesAfterASpanOfEachWorker) {
+  const RandomModelOptions options;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool);
+  ASSERT_NE(model, nullptr);
+  const std::vector<uint32_t> ids = RandomIds(5120, options.vocab_size, 1);  // ten spans
+  const Row row{ids, {}, ComputeMode::kChunked};
+  const RowResult expected = Encode(*model, {row}).front();
+  StepControl control;
+  control.wants_pause = true;
+  RowResult result;
+  const absl::Status status = model->encoder()->Encode({&row, 1}, {&result, 1}, &control);
+  ASSERT_TRUE(status.ok()) << status;
+  EXPECT_EQ(result.values, expected.values);
+  // Each passage through the spans, one more than there are layers, takes five steps of two spans, or more of one.
+  EXPECT_GE(control.steps, 5 * (options.num_layers + 1));
 }
 
 TEST(CpuEncoderTest, LongRowsStayExact) {

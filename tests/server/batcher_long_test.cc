@@ -120,6 +120,47 @@ TEST_F(BatcherLongTest, TheLongRowHasItsShare) {
   EXPECT_THAT(Names(answers_.Take(4)), ElementsAre("2", "3", "4", "1"));
 }
 
+TEST_F(BatcherLongTest, APauseIsWantedWhereOneMayRunInIt) {
+  ASSERT_TRUE(Submit(MakeRow(1, kLong)).ok());
+  Await(1);
+  puppet_.Step(100, kLong);
+  Await(1);
+  EXPECT_FALSE(puppet_.WantsPause());
+  ASSERT_TRUE(Submit(MakeRow(2, 90)).ok());
+  ASSERT_TRUE(Submit(MakeRow(3, 90)).ok());
+  EXPECT_FALSE(puppet_.WantsPause());  // others may come to run with them
+  clock_.Advance(absl::Milliseconds(8));
+  EXPECT_TRUE(puppet_.WantsPause());
+  clock_.Advance(absl::Milliseconds(2));
+  puppet_.Step(200, kLong);
+  Await(2);
+  clock_.Advance(absl::Milliseconds(25));
+  puppet_.Finish();
+  Await(1);  // it has 15 ms to itself, though 3 waits
+  EXPECT_FALSE(puppet_.WantsPause());
+  clock_.Advance(absl::Milliseconds(15) - absl::Nanoseconds(1));
+  EXPECT_FALSE(puppet_.WantsPause());
+  clock_.Advance(absl::Nanoseconds(1));
+  EXPECT_TRUE(puppet_.WantsPause());
+  puppet_.Step(300, kLong);
+  Await(3);
+  puppet_.Finish();
+  Await(1);
+  EXPECT_FALSE(puppet_.WantsPause());
+  // What is too long to go between wants no pause once that has been seen.
+  ASSERT_TRUE(Submit(MakeRow(4, kLong / 8 + 1)).ok());
+  clock_.Advance(absl::Milliseconds(8));
+  EXPECT_TRUE(puppet_.WantsPause());
+  puppet_.Step(400, kLong);
+  Await(1);
+  clock_.Advance(absl::Milliseconds(8));
+  EXPECT_FALSE(puppet_.WantsPause());
+  puppet_.Finish();
+  Await(4);
+  puppet_.Finish();
+  EXPECT_THAT(Names(answers_.Take(4)), ElementsAre("2", "3", "1", "4"));
+}
+
 TEST_F(BatcherLongTest, LongRowsNestWhereOneIsMuchShorter) {
   ASSERT_TRUE(Submit(MakeRow(1, 8000)).ok());
   Await(1);
