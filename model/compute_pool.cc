@@ -7,6 +7,7 @@
 #include <ATen/Parallel.h>
 #include <c10/core/InferenceMode.h>
 #include <sched.h>
+#include <sys/resource.h>
 
 #include <algorithm>
 #include <exception>
@@ -53,12 +54,15 @@ struct ComputePool::Impl {
   int running ABSL_GUARDED_BY(mu) = 0;      // calls of fn in progress
   absl::Status status ABSL_GUARDED_BY(mu);  // of this Run
   bool stopping ABSL_GUARDED_BY(mu) = false;
+  int nice = 0;
   std::vector<std::thread> threads;
 
   bool HasWork() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return stopping || next < end; }
   bool Finished() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu) { return next == end && running == 0; }
 
   void Work(int worker) {
+    // Of this thread alone, on Linux. Upwards it is always allowed; -1 may be a value, so the error is not looked at.
+    if (nice > 0) setpriority(PRIO_PROCESS, 0, std::min(getpriority(PRIO_PROCESS, 0) + nice, 19));
     at::set_num_threads(1);                      // this thread's own products run on this thread alone
     at::globalContext().setFlushDenormal(true);  // decays underflow by design; subnormal products cost a hundredfold
     c10::InferenceMode inference;
@@ -83,6 +87,7 @@ struct ComputePool::Impl {
 ComputePool::ComputePool(const Options& options) : impl_(std::make_unique<Impl>()) {
   InstallTensorCache();
   const int n = options.num_threads > 0 ? options.num_threads : UsableCores();
+  impl_->nice = options.nice;
   impl_->threads.reserve(n);
   for (int worker = 0; worker < n; ++worker) {
     impl_->threads.emplace_back([impl = impl_.get(), worker] { impl->Work(worker); });

@@ -23,6 +23,9 @@ class ComputePool {
  public:
   struct Options {
     int num_threads = 0;  // 0 = one a core that this process may use
+    // Added to the workers' nice value (19 at most in sum), so that the process's other threads get a core when they
+    // want one, though these keep all of them busy. Costs nothing while nobody else wants it.
+    int nice = 0;
   };
 
   explicit ComputePool(const Options& options);

@@ -39,6 +39,10 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitRefused = 2;
 
+// Of the compute threads. They may take every core for as long as there is work; gRPC's threads, who refuse, answer and
+// tell health, come first when they have something to do, and need little.
+constexpr int kComputeNice = 5;
+
 // SIGTERM, SIGINT and SIGHUP, taken by one thread. Before ServeSignals the first two end the process at once (nothing
 // has been accepted yet); after it the first of them is announced, and the second ends the process with 1. SIGHUP asks
 // the reloader; before ServeSignals everything is being read anyway.
@@ -162,7 +166,7 @@ int Main(int argc, char** argv) {
 
   LogInfo(absl::StrCat("up to ", RaiseOpenFiles(), " open files, so fewer connections than that"));
 
-  ComputePool pool(ComputePool::Options{.num_threads = config->compute_threads});
+  ComputePool pool(ComputePool::Options{.num_threads = config->compute_threads, .nice = kComputeNice});
   if (config->measure_dtype) {
     const absl::StatusOr<CpuDTypeChoice> choice = ChooseCpuDType(&pool);
     if (!choice.ok()) return Refuse(choice.status());

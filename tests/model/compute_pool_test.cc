@@ -3,6 +3,9 @@
 
 #include "model/compute_pool.h"
 
+#include <sys/resource.h>
+
+#include <algorithm>
 #include <atomic>
 #include <new>
 #include <stdexcept>
@@ -47,6 +50,17 @@ TEST(ComputePoolTest, AnExceptionEndsOneCallAndBecomesTheResult) {
 TEST(ComputePoolTest, ZeroThreadsMeansOneACore) {
   ComputePool pool({.num_threads = 0});
   EXPECT_GE(pool.num_threads(), 1);
+}
+
+TEST(ComputePoolTest, WorkersMayComeAfterTheOthers) {
+  const int own = getpriority(PRIO_PROCESS, 0);
+  for (int nice : {0, 3, 40}) {
+    ComputePool pool({.num_threads = 1, .nice = nice});
+    int found = -100;
+    EXPECT_TRUE(pool.Run(1, [&found](int, int) { found = getpriority(PRIO_PROCESS, 0); }).ok());
+    EXPECT_EQ(found, std::min(own + nice, 19));
+  }
+  EXPECT_EQ(getpriority(PRIO_PROCESS, 0), own);
 }
 
 TEST(ComputePoolTest, RunsFromManyThreadsTakeTurns) {
