@@ -113,7 +113,7 @@ class ListModelsCall final : public Call {
       result.status = absl::InvalidArgumentError("request does not parse as lion.v1.ListModelsRequest");
       result.unparsable = true;
     } else {
-      result.status = SerializeBytes(ListModels(models(), context().limits), &result.response);
+      result.status = SerializeBytes(ListModels(models(), context().limits, context().connections), &result.response);
     }
     Finish(std::move(result));
   }

@@ -61,6 +61,8 @@ ABSL_FLAG(int64_t, max_sequence_tokens, lion::FlagValues().max_sequence_tokens,
 ABSL_FLAG(int64_t, max_queue_tokens, lion::FlagValues().max_queue_tokens,
           "tokens that may wait, all models together, and of one call; 0 = the larger of 1048576 and 8 * "
           "max_sequence_tokens");
+ABSL_FLAG(int64_t, max_queue_mib, lion::FlagValues().max_queue_mib,
+          "text that may wait for the tokenizer's threads, in MiB; 0 = 256");
 ABSL_FLAG(int64_t, max_inputs, lion::FlagValues().max_inputs, "inputs of a call; 0 = 1024");
 ABSL_FLAG(int64_t, max_message_mib, lion::FlagValues().max_message_mib,
           "largest incoming message in MiB, at most 2047; 0 = 64");
@@ -109,6 +111,7 @@ namespace {
 
 constexpr int64_t kDefaultMaxSequenceTokens = 131072;
 constexpr int64_t kDefaultMaxQueueTokens = 1 << 20;
+constexpr int64_t kDefaultMaxQueueMib = 256;
 constexpr int64_t kDefaultMaxInputs = 1024;
 constexpr int64_t kDefaultMaxMessageMib = 64;
 constexpr int64_t kMaxMessageMib = 2047;  // gRPC counts a message's bytes in an int
@@ -279,6 +282,7 @@ FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
   flags.max_batch_tokens = absl::GetFlag(FLAGS_max_batch_tokens);
   flags.max_sequence_tokens = absl::GetFlag(FLAGS_max_sequence_tokens);
   flags.max_queue_tokens = absl::GetFlag(FLAGS_max_queue_tokens);
+  flags.max_queue_mib = absl::GetFlag(FLAGS_max_queue_mib);
   flags.max_inputs = absl::GetFlag(FLAGS_max_inputs);
   flags.max_message_mib = absl::GetFlag(FLAGS_max_message_mib);
   flags.max_memory_mib = absl::GetFlag(FLAGS_max_memory_mib);
@@ -323,6 +327,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
       {"max_batch_tokens", flags.max_batch_tokens, kMaxTokens},
       {"max_sequence_tokens", flags.max_sequence_tokens, kMaxTokens},
       {"max_queue_tokens", flags.max_queue_tokens, kMaxQueueTokens},
+      {"max_queue_mib", flags.max_queue_mib, kMaxMemoryMib},
       {"max_inputs", flags.max_inputs, kMaxInputs},
       {"max_message_mib", flags.max_message_mib, kMaxMessageMib},
       {"max_memory_mib", flags.max_memory_mib, kMaxMemoryMib},
@@ -410,6 +415,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   server.http_listen = flags.http_listen;
   server.limits.max_queue_tokens = max_queue_tokens;
   server.limits.max_request_tokens = max_queue_tokens;
+  server.max_tokenizer_bytes = OrDefault(flags.max_queue_mib, kDefaultMaxQueueMib) << 20;
   server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));
   server.limits.max_message_bytes = OrDefault(flags.max_message_mib, kDefaultMaxMessageMib) << 20;
   server.max_memory_bytes = flags.max_memory_mib << 20;

@@ -33,6 +33,7 @@ struct FlagValues {
   int64_t max_batch_tokens = 0;
   int64_t max_sequence_tokens = 0;
   int64_t max_queue_tokens = 0;
+  int64_t max_queue_mib = 0;
   int64_t max_inputs = 0;
   int64_t max_message_mib = 0;
   int64_t max_memory_mib = 0;

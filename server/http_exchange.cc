@@ -76,6 +76,8 @@ std::optional<absl::string_view> HttpExchange::authorization() const {
   return *request_.authorization;
 }
 
+uint64_t HttpExchange::caller() const { return CallerOf(*context_, authorization(), request_.peer); }
+
 CallKind HttpExchange::kind() const {
   switch (request_.rpc) {
     case Rpc::kHttpClassify:
@@ -110,8 +112,8 @@ void HttpExchange::Run(std::function<void()> done) {
   }
   inside_ = true;
   if (body_.size() <= kMaxInlineBytes) return ReadBody();
-  const absl::Status status = context_->tokenizers->Submit(static_cast<int64_t>(body_.size()),
-                                                           [self = shared_from_this()] { self->ReadBody(); });
+  const absl::Status status = context_->tokenizers->Submit(
+      static_cast<int64_t>(body_.size()), [self = shared_from_this()] { self->ReadBody(); }, caller());
   if (!status.ok()) {
     context_->metrics->Rejected(RejectReason::kQueueFull);
     refusal_code_ = 429;
@@ -154,7 +156,7 @@ void HttpExchange::ReadBody() {
   options.started = started_;
   options.deadline = deadline_;
   options.cancelled = cancelled_;
-  options.caller = CallerOf(*context_, authorization(), request_.peer);
+  options.caller = caller();
   const std::shared_ptr<Call> call =
       Call::Create(context_, std::move(options), request,
                    [self = shared_from_this()](CallResult result) { self->Complete(std::move(result)); });

@@ -94,6 +94,7 @@ class HttpExchange : public InFlightCall, public std::enable_shared_from_this<Ht
  private:
   CallKind kind() const;
   std::optional<absl::string_view> authorization() const;
+  uint64_t caller() const;  // CallerOf
   void Refuse(absl::Status status, int http_code);
   void Hold(int64_t bytes);  // changes what this holds of the budget; negative gives back
   void ReadBody();

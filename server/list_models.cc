@@ -5,12 +5,40 @@
 
 #include <string>
 
+#include "absl/time/time.h"
+#include "google/protobuf/duration.pb.h"
 #include "server/answer.h"
 
 namespace lion {
 
-v1::ListModelsResponse ListModels(const std::vector<ServedModel>& models, const ServiceLimits& limits) {
+namespace {
+
+void FillDuration(absl::Duration from, google::protobuf::Duration* to) {
+  absl::Duration rest;
+  to->set_seconds(absl::IDivDuration(from, absl::Seconds(1), &rest));
+  to->set_nanos(static_cast<int32_t>(absl::ToInt64Nanoseconds(rest)));
+}
+
+v1::ConnectionLimits ToProto(const ConnectionLimits& limits) {
+  v1::ConnectionLimits out;
+  out.set_max_calls(static_cast<uint32_t>(limits.max_calls));
+  if (limits.max_idle != absl::InfiniteDuration()) FillDuration(limits.max_idle, out.mutable_max_idle());
+  if (limits.max_age != absl::InfiniteDuration()) FillDuration(limits.max_age, out.mutable_max_age());
+  if (limits.max_age_grace != absl::InfiniteDuration()) {
+    FillDuration(limits.max_age_grace, out.mutable_max_age_grace());
+  }
+  out.set_max_memory_bytes(static_cast<uint64_t>(limits.max_memory_bytes));
+  FillDuration(limits.keepalive_interval, out.mutable_keepalive_interval());
+  FillDuration(limits.min_ping_interval, out.mutable_min_ping_interval());
+  return out;
+}
+
+}  // namespace
+
+v1::ListModelsResponse ListModels(const std::vector<ServedModel>& models, const ServiceLimits& limits,
+                                  const ConnectionLimits& connections) {
   v1::ListModelsResponse response;
+  const v1::ConnectionLimits connection_limits = ToProto(connections);
   for (const ServedModel& model : models) {
     v1::ModelInfo* out = response.add_models();
     const ModelInfo& info = model.info;
@@ -33,6 +61,9 @@ v1::ListModelsResponse ListModels(const std::vector<ServedModel>& models, const 
     out->set_max_request_tokens(static_cast<uint64_t>(limits.max_request_tokens));
     out->set_max_message_bytes(static_cast<uint64_t>(limits.max_message_bytes));
     out->set_max_queue_tokens(static_cast<uint64_t>(limits.max_queue_tokens));
+    out->set_max_queue_bytes(static_cast<uint64_t>(limits.max_queue_bytes));
+    out->set_max_memory_bytes(static_cast<uint64_t>(limits.max_memory_bytes));
+    *out->mutable_connection_limits() = connection_limits;
   }
   return response;
 }

@@ -9,12 +9,14 @@
 #include <vector>
 
 #include "lion/v1/encoder.pb.h"
+#include "server/connections.h"
 #include "server/served_model.h"
 #include "server/validate.h"
 
 namespace lion {
 
-v1::ListModelsResponse ListModels(const std::vector<ServedModel>& models, const ServiceLimits& limits);
+v1::ListModelsResponse ListModels(const std::vector<ServedModel>& models, const ServiceLimits& limits,
+                                  const ConnectionLimits& connections);
 
 }  // namespace lion
 

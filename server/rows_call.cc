@@ -38,13 +38,17 @@ void RowsCall::Start() {
 }
 
 void RowsCall::OnTokenizerThread(int64_t bytes, void (*step)(RowsCall&)) {
-  const absl::Status status = context().tokenizers->Submit(bytes, [self = self(), step] { step(*self); });
+  const absl::Status status = context().tokenizers->Submit(
+      bytes, [self = self(), step] { step(*self); }, options().caller);
   if (status.ok()) return;
   NoRoom(RejectReason::kQueueFull, status, [this, bytes, step](std::function<void()> waited) {
-    context().tokenizers->WhenRoom(bytes, [self = self(), bytes, step, waited = std::move(waited)] {
-      waited();
-      self->OnTokenizerThread(bytes, step);
-    });
+    context().tokenizers->WhenRoom(
+        bytes,
+        [self = self(), bytes, step, waited = std::move(waited)] {
+          waited();
+          self->OnTokenizerThread(bytes, step);
+        },
+        options().caller);
   });
 }
 
@@ -128,6 +132,7 @@ void RowsCall::MakeRows() {
   const bool runs = options().kind != CallKind::kTokenize;
   rows_.reserve(inputs().size());
   for (int i = 0; i < inputs().size(); ++i) {
+    if (i > 0) context().tokenizers->LetOthersIn();
     if (absl::Status status = CheckCaller(); !status.ok()) return Fail(std::move(status));
     const bool tokenizes = TextBytes(inputs()[i]) > 0 && served().tokenizer != nullptr;
     const absl::Time started = context().clock->Now();

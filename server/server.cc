@@ -32,9 +32,6 @@ namespace {
 // Serialising is memory traffic: a few threads reach the roof, and more would take cores from the encoder.
 constexpr int kMaxExecutorThreads = 4;
 
-// How long gRPC may take to send the last answers of calls that have ended, before it cancels them.
-constexpr absl::Duration kLastAnswers = absl::Seconds(1);
-
 int NumExecutorThreads() {
   return std::clamp(static_cast<int>(std::thread::hardware_concurrency()) / 2, 1, kMaxExecutorThreads);
 }
@@ -72,6 +69,9 @@ struct Server::Impl {
         health(kServiceName) {
     context.models = &models;
     context.limits = options.limits;
+    context.limits.max_queue_bytes = options.max_tokenizer_bytes;
+    context.limits.max_memory_bytes = memory.max_bytes();
+    context.connections = options.connections;
     context.memory = &memory;
     context.executor = &executor;
     context.metrics = &metrics;
@@ -89,6 +89,7 @@ struct Server::Impl {
     context.batcher = batcher.get();
     TokenizerPool::Options tokenizing;
     tokenizing.num_threads = options.tokenizer_threads;
+    tokenizing.clock = options.clock;
     tokenizing.max_pending_bytes = options.max_tokenizer_bytes;
     tokenizers = std::make_unique<TokenizerPool>(tokenizing);
     context.tokenizers = tokenizers.get();
@@ -268,10 +269,11 @@ bool Server::Drain(absl::Time signalled) {
   const bool clean = impl.gate.WaitUntilEmpty(left(end));
   if (!clean) {
     impl.gate.CutAll();
-    impl.gate.WaitUntilEmpty(kLastAnswers);
+    impl.gate.WaitUntilEmpty(impl.options.last_answers);
   }
   absl::SleepFor(left(refused_until));
-  impl.Shutdown(kLastAnswers);
+  // A call has ended for us when gRPC has its answer: what of it waits for a slow reader is gRPC's to send.
+  impl.Shutdown(std::max(left(end), impl.options.last_answers));
   return clean;
 }
 

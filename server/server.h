@@ -46,15 +46,16 @@ class Server {
     std::string listen = "0.0.0.0:50051";         // HOST:PORT; port 0 = any
     std::string metrics_listen = "0.0.0.0:9464";  // the same
     std::string http_listen;                      // the same (http_endpoint.h); empty = no HTTP
-    ServiceLimits limits;
-    int64_t max_memory_bytes = 0;  // of long rows together (memory_budget.h); 0 = DefaultMemoryBytes
+    ServiceLimits limits;                         // but max_queue_bytes and max_memory_bytes, which come from below
+    int64_t max_memory_bytes = 0;                 // of long rows together (memory_budget.h); 0 = DefaultMemoryBytes
     ConnectionLimits connections;
     int tokenizer_threads = 1;
-    int64_t max_tokenizer_bytes = int64_t{256} << 20;       // text that waits for them or is in work
-    TlsFiles tls;                                           // empty = plain text
-    std::optional<ApiKeys> api_keys;                        // nullopt = everybody may call
-    absl::Duration drain_delay;                             // after the signal calls are served for this long
-    absl::Duration drain_timeout = absl::Seconds(30);       // from the signal; then what is left is cut
+    int64_t max_tokenizer_bytes = int64_t{256} << 20;  // text and encoded pictures that wait for them or are in work
+    TlsFiles tls;                                      // empty = plain text
+    std::optional<ApiKeys> api_keys;                   // nullopt = everybody may call
+    absl::Duration drain_delay;                        // after the signal calls are served for this long
+    absl::Duration drain_timeout = absl::Seconds(30);  // from the signal; then what is left is cut
+    absl::Duration last_answers = absl::Seconds(1);    // the least that answers on their way get to arrive
     absl::Duration refusal_time = absl::Milliseconds(500);  // new calls are answered UNAVAILABLE for at least this long
     // As Batcher's, after health has been set: without a device kServiceName is NOT_SERVING, and what comes is answered
     // UNAVAILABLE; Drain is then to be called. Null = nobody is told.
@@ -78,7 +79,8 @@ class Server {
   // The order matters: gRPC's Shutdown under load cancels calls that cross its GOAWAY, so it comes when nobody is left.
   // 1. kServiceName turns NOT_SERVING, "" stays. 2. For drain_delay calls are served as before. 3. New calls and new
   // stream messages get UNAVAILABLE, for at least refusal_time, until nothing is in flight. 4. When drain_timeout has
-  // passed since signalled, what is left gets UNAVAILABLE and is counted. 5. gRPC is shut down.
+  // passed since signalled, what is left gets UNAVAILABLE and is counted. 5. gRPC is shut down: answers that are on
+  // their way to slow readers have until drain_timeout to arrive, and last_answers at least.
   // Without a device there is nothing to wait for in 2. True if nothing was cut. After false a batch may still run, and
   // destruction would wait for it.
   bool Drain(absl::Time signalled);

@@ -9,6 +9,7 @@
 #include "server/api_keys.h"
 #include "server/batcher.h"
 #include "server/clock.h"
+#include "server/connections.h"
 #include "server/executor.h"
 #include "server/gate.h"
 #include "server/live_models.h"
@@ -24,6 +25,7 @@ class CallLog;  // call_log.h, which needs this
 struct ServiceContext {
   LiveModels* models = nullptr;  // a call takes the set once (Call::models)
   ServiceLimits limits;
+  ConnectionLimits connections;  // shown by ListModels
   Batcher* batcher = nullptr;
   MemoryBudget* memory = nullptr;  // null = no limit
   TokenizerPool* tokenizers = nullptr;

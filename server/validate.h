@@ -30,6 +30,8 @@ struct ServiceLimits {
   int max_inputs = 1024;                          // inputs a call
   int64_t max_request_tokens = int64_t{1} << 20;  // tokens a call; equals max_queue_tokens
   int64_t max_queue_tokens = int64_t{1} << 20;    // shown by ListModels
+  int64_t max_queue_bytes = int64_t{256} << 20;   // text that waits for tokenizer threads or is in work
+  int64_t max_memory_bytes = 0;                   // of long rows together (memory_budget.h); 0 = no limit
   int64_t max_message_bytes = int64_t{64} << 20;  // shown by ListModels; gRPC itself enforces it
   std::optional<ComputeMode> default_mode;        // of AUTO; nullopt = by length
 };

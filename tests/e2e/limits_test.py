@@ -54,8 +54,7 @@ class Http2:
                 kind, is_answer, payload = head[3], head[4] & 1, self._read(int.from_bytes(head[:3], "big"))
                 if kind == PING and not is_answer:
                     self.socket.sendall(frame(PING, payload, 1))
-                else:
-                    yield kind, payload
+                yield kind, payload
         except (EOFError, ConnectionResetError):
             return
 
@@ -100,6 +99,23 @@ def test_too_many_pings():
             pass  # it was quicker
         assert http2.goaway() == b"too_many_pings"
         assert len(server.call("Embed", REQUEST).results) == 1
+
+
+def test_a_silent_connection_is_asked_for_a_sign_of_life():
+    with Server([MODEL], *QUICK, "--keepalive_interval=1s") as server, Http2(server) as http2:
+        asked = (kind for kind, _ in http2.frames() if kind == PING)
+        assert [next(asked), next(asked)] == [PING, PING]  # and who gives one stays
+
+
+def test_listmodels_shows_the_limits():
+    flags = ("--max_queue_mib=7", "--max_memory_mib=100", "--max_connection_calls=9", "--max_connection_idle=3m", "--max_connection_memory_mib=300",
+             "--keepalive_interval=90s")
+    with Server([MODEL], *QUICK, *flags) as server:
+        model = server.call("ListModels", pb.ListModelsRequest()).models[0]
+    assert (model.max_queue_bytes, model.max_memory_bytes) == (7 << 20, 100 << 20)
+    limits = model.connection_limits
+    assert (limits.max_calls, limits.max_memory_bytes, limits.max_idle.seconds, limits.keepalive_interval.seconds) == (9, 300 << 20, 180, 90)
+    assert limits.HasField("min_ping_interval") and not limits.HasField("max_age") and not limits.HasField("max_age_grace")
 
 
 def test_open_files_are_raised_to_the_hard_limit():

@@ -135,6 +135,13 @@ def test_a_server_whose_certificate_has_expired_is_not_trusted(pki):
         with grpc.secure_channel(server.grpc, credentials(pki)) as channel, pytest.raises(grpc.RpcError) as error:
             call(channel)
         assert error.value.code() == UNAVAILABLE and HANDSHAKE.search(error.value.details()), error.value.details()
+        # Who does not look at the certificate is served.
+        context = ssl._create_unverified_context()
+        context.set_alpn_protocols(["h2"])
+        host, port = server.grpc.rsplit(":", 1)
+        with socket.create_connection((host, int(port)), timeout=HANG_SECONDS) as plain, context.wrap_socket(plain) as secured:
+            secured.sendall(HTTP2_OPENING)
+            assert len(secured.recv(9)) > 0
         assert server.process.poll() is None
 
 

@@ -74,6 +74,7 @@ const Case kCases[] = {
     {"ReloadInterval", [](auto* f) { f->reload_interval = -absl::Seconds(1); }, {"--reload_interval=-1s"}},
     {"MessageLarge", [](auto* f) { f->max_message_mib = 2048; }, {"--max_message_mib=2048", "2047"}},
     {"MemoryNegative", [](auto* f) { f->max_memory_mib = -1; }, {"--max_memory_mib=-1"}},
+    {"QueueMibNegative", [](auto* f) { f->max_queue_mib = -1; }, {"--max_queue_mib=-1"}},
     {"ComputeThreads", [](auto* f) { f->compute_threads = -1; }, {"--compute_threads=-1"}},
     {"TokenizerThreads", [](auto* f) { f->tokenizer_threads = -1; }, {"--tokenizer_threads=-1"}},
     {"DrainDelay", [](auto* f) { f->drain_delay = absl::Seconds(-1); }, {"--drain_delay=-1s"}},
@@ -115,6 +116,7 @@ TEST(FlagsTest, ZeroIsTheDefault) {
   EXPECT_EQ(config->max_sequence_tokens, 131072);
   EXPECT_EQ(config->server.limits.max_queue_tokens, 1048576);
   EXPECT_EQ(config->server.limits.max_request_tokens, 1048576);
+  EXPECT_EQ(config->server.max_tokenizer_bytes, 256 << 20);
   EXPECT_EQ(config->server.limits.max_inputs, 1024);
   EXPECT_EQ(config->server.limits.max_message_bytes, 64 << 20);
   EXPECT_EQ(config->server.limits.default_mode, std::nullopt);
@@ -149,6 +151,7 @@ TEST(FlagsTest, ValuesArrive) {
   flags.log_format = "json";
   flags.device = "cpu";
   flags.max_message_mib = 2047;
+  flags.max_queue_mib = 4096;
   flags.drain_timeout = absl::Seconds(5);
   const absl::StatusOr<ServerConfig> config = CheckFlags(flags, kModels, 1);
   ASSERT_TRUE(config.ok()) << config.status();
@@ -158,6 +161,7 @@ TEST(FlagsTest, ValuesArrive) {
   EXPECT_FALSE(config->measure_dtype);
   EXPECT_EQ(config->log_format, LogFormat::kJson);
   EXPECT_EQ(config->server.limits.max_message_bytes, int64_t{2047} << 20);
+  EXPECT_EQ(config->server.max_tokenizer_bytes, int64_t{4096} << 20);
   EXPECT_EQ(config->server.drain_timeout, absl::Seconds(5));
 }
 

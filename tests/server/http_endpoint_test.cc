@@ -309,6 +309,43 @@ TEST_F(HttpEndpointTest, AFullQueueSaysWhenToComeBack) {
   EXPECT_EQ(waiting.Receive().code, 200);
 }
 
+// Who has something waiting may not have the queue's last eighth: with keys that is a key, over however many
+// connections.
+TEST_F(HttpEndpointTest, CallersAreKeysElseConnections) {
+  for (const bool keyed : {false, true}) {
+    Server::Options options = HttpOptions();
+    options.limits.max_queue_tokens = options.limits.max_request_tokens = 80;
+    if (keyed) {
+      // SHA-256 of "a" and of "b".
+      auto keys = ApiKeys::Parse(
+          "ann ca978112ca1bbdcafac231b39a23dc4da786eff8147c4e72b9807785afee48bb\n"
+          "ben 3e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d");
+      ASSERT_TRUE(keys.ok()) << keys.status();
+      options.api_keys = *keys;
+    }
+    PuppetEncoder encoder(TestEncoderOptions());
+    Start(std::move(options), &encoder);
+    const auto message = [](int tokens, const char* key) {
+      return Message("POST /v1/embeddings", json({{"input", std::vector<int>(tokens, 1)}}).dump(),
+                     absl::StrCat("Authorization: Bearer ", key, "\r\n"));
+    };
+    Connection running(address()), waiting(address()), same_key(address()), other_key(address());
+    running.Send(message(1, "a"));
+    encoder.WaitForBatch();
+    waiting.Send(message(60, "a"));
+    server_->WaitForMetric("lion_queue_tokens{model=\"text\"}", 60);
+    same_key.Send(message(12, "a"));
+    if (keyed) {
+      EXPECT_EQ(same_key.Receive().code, 429);
+      other_key.Send(message(12, "b"));
+    }
+    server_->WaitForMetric("lion_queue_tokens{model=\"text\"}", 72);
+    encoder.Release();
+    EXPECT_EQ((keyed ? other_key : same_key).Receive().code, 200);
+    server_.reset();
+  }
+}
+
 TEST_F(HttpEndpointTest, ACallerWhoHasGoneIsCancelled) {
   Start(HttpOptions(), &encoder_);
   const std::string cancelled = "lion_rpc_requests_total{rpc=\"http.Embeddings\",model=\"text\",code=\"CANCELLED\"}";

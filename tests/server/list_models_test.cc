@@ -29,8 +29,18 @@ TEST(ListModelsTest, EveryFieldIsFilled) {
   limits.max_inputs = 7;
   limits.max_request_tokens = limits.max_queue_tokens = int64_t{5} << 32;
   limits.max_message_bytes = 1 << 20;
+  limits.max_queue_bytes = 3 << 20;
+  limits.max_memory_bytes = int64_t{7} << 32;
+  ConnectionLimits connections;
+  connections.max_calls = 5;
+  connections.max_idle = absl::Minutes(1);
+  connections.max_age = absl::Milliseconds(1500);
+  connections.max_age_grace = absl::Seconds(2);
+  connections.max_memory_bytes = int64_t{1} << 33;
+  connections.keepalive_interval = absl::Seconds(7);
+  connections.min_ping_interval = absl::Seconds(3);
 
-  const v1::ListModelsResponse response = ListModels({first, second}, limits);
+  const v1::ListModelsResponse response = ListModels({first, second}, limits, connections);
   ASSERT_EQ(response.models_size(), 2);
   const v1::ModelInfo& a = response.models(0);
   EXPECT_EQ(a.name(), "first");
@@ -52,6 +62,17 @@ TEST(ListModelsTest, EveryFieldIsFilled) {
   EXPECT_EQ(a.max_request_tokens(), uint64_t{5} << 32);
   EXPECT_EQ(a.max_message_bytes(), 1 << 20);
   EXPECT_EQ(a.max_queue_tokens(), uint64_t{5} << 32);
+  EXPECT_EQ(a.max_queue_bytes(), 3 << 20);
+  EXPECT_EQ(a.max_memory_bytes(), uint64_t{7} << 32);
+  const v1::ConnectionLimits& c = a.connection_limits();
+  EXPECT_EQ(c.max_calls(), 5);
+  EXPECT_EQ(c.max_idle().seconds(), 60);
+  EXPECT_EQ(c.max_age().seconds(), 1);
+  EXPECT_EQ(c.max_age().nanos(), 500000000);
+  EXPECT_EQ(c.max_age_grace().seconds(), 2);
+  EXPECT_EQ(c.max_memory_bytes(), uint64_t{1} << 33);
+  EXPECT_EQ(c.keepalive_interval().seconds(), 7);
+  EXPECT_EQ(c.min_ping_interval().seconds(), 3);
   const v1::ModelInfo& b = response.models(1);
   EXPECT_EQ(b.name(), "second");
   EXPECT_FALSE(b.classifies());
@@ -66,6 +87,17 @@ TEST(ListModelsTest, EveryFieldIsFilled) {
     if (field->is_repeated()) continue;
     EXPECT_TRUE(a.GetReflection()->HasField(a, field)) << field->name();
   }
+}
+
+TEST(ListModelsTest, WhatHasNoLimitIsNotSet) {
+  ServedModel model;
+  model.info = TestModelInfo();
+  const v1::ListModelsResponse response = ListModels({model}, ServiceLimits(), ConnectionLimits());
+  const v1::ConnectionLimits& limits = response.models(0).connection_limits();
+  EXPECT_FALSE(limits.has_max_idle());
+  EXPECT_FALSE(limits.has_max_age());
+  EXPECT_FALSE(limits.has_max_age_grace());
+  EXPECT_EQ(limits.max_calls(), 4096);
 }
 
 }  // namespace

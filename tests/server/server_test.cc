@@ -5,6 +5,11 @@
 
 #include "server/server.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <memory>
 #include <string>
 #include <thread>
@@ -18,6 +23,7 @@
 #include "gmock/gmock.h"
 #include "grpcpp/support/sync_stream.h"
 #include "gtest/gtest.h"
+#include "tests/server/relay.h"
 #include "tests/server/test_server.h"
 
 namespace lion {
@@ -353,6 +359,66 @@ TEST_F(DrainTest, TheTimeoutCutsWhatIsLeftAndCountsIt) {
   EXPECT_EQ(server_->Metric(Requests("Embed", "text", "UNAVAILABLE")), 1);
   EXPECT_EQ(server_->Metric(Requests("EmbedStream", "text", "UNAVAILABLE")), 1);
   EXPECT_EQ(server_->Metric("lion_dropped_total{reason=\"drain\"}"), 3);
+}
+
+// Whether somebody listens there.
+bool Listens(const std::string& name) {
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  address.sin_port = htons(static_cast<uint16_t>(std::stoi(name.substr(name.rfind(':') + 1))));
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  const bool connected = connect(fd, reinterpret_cast<const sockaddr*>(&address), sizeof(address)) == 0;
+  close(fd);
+  return connected;
+}
+
+// The wire is held with answers on it until the port is closed: the drain's last step. What a slow reader has not taken
+// by then is still its own, until drain_timeout.
+TEST_F(DrainTest, SlowReadersHaveUntilTheTimeoutToTakeTheirAnswers) {
+  encoder_.Release();
+  Server::Options options = TestServerOptions();
+  options.drain_timeout = absl::Hours(1);
+  options.last_answers = absl::ZeroDuration();
+  StartServer(options);
+  Relay relay((*server_)->address());
+  grpc::ChannelArguments arguments;
+  arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
+  arguments.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
+  const auto channel = grpc::CreateCustomChannel(relay.address(), grpc::InsecureChannelCredentials(), arguments);
+  ASSERT_TRUE(channel->WaitForConnected(gpr_inf_future(GPR_CLOCK_REALTIME)));
+  const auto stub = v1::EncoderService::NewStub(channel);
+  // Small enough to arrive in one flow-control window, with an answer of several.
+  v1::EmbedRequest request = WithInputs(std::vector<v1::Input>(5, IdsInput(std::vector<uint32_t>(5000, 1))), "ids");
+  request.set_pooling(v1::POOLING_TOKENS);
+  relay.Hold();
+  grpc::Status unary, streamed;
+  v1::EmbedResponse unary_answer, stream_answer;
+  std::thread unary_caller([&] {
+    grpc::ClientContext context;
+    unary = stub->Embed(&context, request, &unary_answer);
+  });
+  std::thread stream_caller([&] {
+    grpc::ClientContext context;
+    const auto stream = stub->EmbedStream(&context);
+    stream->Write(request);
+    stream->Read(&stream_answer);
+    streamed = stream->Finish();
+  });
+  server_->WaitForMetric("lion_sequences_total{model=\"ids\",mode=\"chunked\"}", 10);
+  server_->WaitForMetric(Requests("Embed", "ids", "OK"), 1);
+  while (relay.held_bytes() <= 8192) std::this_thread::yield();
+  StartDrain();
+  // Either gRPC holds the calls open for us, or they have ended and it alone has their answers.
+  for (int i = 0; i < 2000 && Listens((*server_)->address()); ++i) std::this_thread::yield();
+  relay.Resume();
+  EXPECT_TRUE(WaitDrained());
+  unary_caller.join();
+  stream_caller.join();
+  EXPECT_TRUE(unary.ok()) << unary.error_message();
+  EXPECT_EQ(unary_answer.results_size(), 5);
+  EXPECT_EQ(streamed.error_message(), "server is draining");
+  EXPECT_EQ(stream_answer.results_size(), 5);
 }
 
 TEST_F(DrainTest, NothingIsLostUnderLoad) {

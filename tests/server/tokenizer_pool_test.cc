@@ -13,6 +13,7 @@
 #include "absl/synchronization/notification.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/fakes/fake_clock.h"
 
 namespace lion {
 namespace {
@@ -75,7 +76,8 @@ TEST(TokenizerPoolTest, RefusesBytesAboveTheLimitAndFreesThem) {
   ASSERT_TRUE(pool.Submit(40, [&] { ++ran; }).ok());  // exactly the limit
   const absl::Status refused = pool.Submit(1, [] { FAIL() << "refused work ran"; });
   EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
-  EXPECT_EQ(refused.message(), "tokenizer queue full: 100 bytes of text wait, 1 more would pass the limit of 100");
+  EXPECT_EQ(refused.message(),
+            "tokenizer queue full: 100 bytes of text wait, 1 more would pass the limit of 100 (max_queue_mib)");
   EXPECT_FALSE(pool.Submit(std::numeric_limits<int64_t>::max(), [] {}).ok());  // and no overflow
   ASSERT_TRUE(pool.Submit(0, [&] { freed.Notify(); }).ok());
   hold.Notify();
@@ -159,6 +161,163 @@ TEST(TokenizerPoolTest, AWaiterThatLeavesItsRoomUnusedDoesNotStrandTheNext) {
   EXPECT_FALSE(second.HasBeenNotified());
   hold.Notify();
   second.WaitForNotification();  // though nothing is left to end
+}
+
+// A pool of one thread, which a test holds while it submits.
+class TokenizerTurnsTest : public testing::Test {
+ protected:
+  ~TokenizerTurnsTest() override {
+    if (!go_on_.HasBeenNotified()) go_on_.Notify();
+  }
+  void SetUp() override {
+    ASSERT_TRUE(pool_
+                    .Submit(0,
+                            [this] {
+                              held_.Notify();
+                              go_on_.WaitForNotification();
+                            })
+                    .ok());
+    held_.WaitForNotification();
+  }
+
+  absl::Status Submit(const char* name, int64_t bytes, uint64_t caller) {
+    return pool_.Submit(
+        bytes, [this, name] { order_.emplace_back(name); }, caller);
+  }
+  // In which order they ran. Ends the pool.
+  std::vector<std::string> Order() {
+    go_on_.Notify();
+    owned_.reset();  // waits for what was taken, which may submit more: hence not by pool_'s own pointer
+    return order_;
+  }
+
+  FakeClock clock_;
+  absl::Notification held_, go_on_;
+  std::vector<std::string> order_;  // the pool's thread writes it; its end is the pool's
+  std::unique_ptr<TokenizerPool> owned_ = std::make_unique<TokenizerPool>(
+      TokenizerPool::Options{.num_threads = 1, .max_pending_bytes = 8000, .clock = &clock_});
+  TokenizerPool& pool_ = *owned_;
+};
+
+TEST_F(TokenizerTurnsTest, CallersHaveEqualSharesOfBytes) {
+  for (const char* name : {"a1", "a2", "a3"}) ASSERT_TRUE(Submit(name, 1000, 1).ok());
+  for (const char* name : {"b1", "b2", "b3", "b4", "b5", "b6"}) ASSERT_TRUE(Submit(name, 100, 2).ok());
+  ASSERT_TRUE(Submit("c1", 1000, 3).ok());
+  EXPECT_THAT(Order(), ElementsAre("a1", "b1", "c1", "b2", "b3", "b4", "b5", "a2", "b6", "a3"));
+}
+
+TEST_F(TokenizerTurnsTest, WhoComesLaterHasNothingToMakeUpFor) {
+  ASSERT_TRUE(Submit("a1", 1000, 1).ok());
+  ASSERT_TRUE(pool_
+                  .Submit(
+                      1000,
+                      [this] {
+                        order_.emplace_back("a2");
+                        ASSERT_TRUE(Submit("b1", 500, 2).ok());
+                        ASSERT_TRUE(Submit("b2", 1000, 2).ok());
+                        ASSERT_TRUE(Submit("b3", 1000, 2).ok());
+                      },
+                      1)
+                  .ok());
+  ASSERT_TRUE(Submit("a3", 1000, 1).ok());
+  ASSERT_TRUE(Submit("a4", 1000, 1).ok());
+  EXPECT_THAT(Order(), ElementsAre("a1", "a2", "b1", "b2", "a3", "b3", "a4"));
+}
+
+TEST_F(TokenizerTurnsTest, TheLastEighthIsForCallersOfWhomNothingIsPending) {
+  ASSERT_TRUE(Submit("a1", 6000, 1).ok());
+  ASSERT_TRUE(Submit("a2", 1000, 1).ok());
+  const absl::Status refused = Submit("a3", 1, 1);
+  EXPECT_EQ(refused.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(refused.message()), HasSubstr("of which 1000 are kept for callers with none"));
+  bool called = false;
+  pool_.WhenRoom(
+      1, [&called] { called = true; }, 1);
+  EXPECT_FALSE(called);
+  EXPECT_TRUE(Submit("b1", 900, 2).ok());
+  EXPECT_FALSE(Submit("b2", 1, 2).ok());
+  EXPECT_TRUE(Submit("c1", 100, 3).ok());
+  EXPECT_FALSE(Submit("d1", 1, 4).ok());
+  EXPECT_THAT(Order(), ElementsAre("a1", "b1", "c1", "a2"));
+  EXPECT_TRUE(called);
+}
+
+// A long piece has half of its thread or more, and shorter ones do not wait for its end.
+TEST_F(TokenizerTurnsTest, ALongPieceLetsShortOnesIn) {
+  const auto part = [this](const char* name, int ms) {
+    order_.emplace_back(name);
+    clock_.Advance(absl::Milliseconds(ms));
+    pool_.LetOthersIn();
+  };
+  ASSERT_TRUE(pool_
+                  .Submit(
+                      800,
+                      [this, part] {
+                        part("a1", 10);
+                        ASSERT_TRUE(Submit("too long", 101, 3).ok());
+                        ASSERT_TRUE(pool_
+                                        .Submit(
+                                            100,
+                                            [this] {
+                                              order_.emplace_back("b1");
+                                              clock_.Advance(absl::Milliseconds(25));
+                                              pool_.LetOthersIn();  // its own eighth is too little for b2
+                                            },
+                                            2)
+                                        .ok());
+                        ASSERT_TRUE(Submit("b2", 100, 2).ok());
+                        part("a2", 10);
+                        part("a3", 14);
+                        part("a4", 1);
+                        part("a5", 1);
+                      },
+                      1)
+                  .ok());
+  EXPECT_THAT(Order(), ElementsAre("a1", "a2", "b1", "a3", "a4", "b2", "a5", "too long"));
+}
+
+TEST_F(TokenizerTurnsTest, ForEachLetsShortOnesInOnItsOwnThread) {
+  ASSERT_TRUE(pool_
+                  .Submit(
+                      800,
+                      [this] {
+                        pool_.ForEach(3, [this](size_t i) {
+                          order_.push_back(std::to_string(i));
+                          if (i == 0) {
+                            ASSERT_TRUE(Submit("short", 100, 2).ok());
+                          }
+                        });
+                      },
+                      1)
+                  .ok());
+  EXPECT_THAT(Order(), ElementsAre("0", "short", "1", "2"));
+}
+
+TEST(TokenizerPoolTest, LettingOthersInIsNothingOnOtherThreads) {
+  TokenizerPool pool({.num_threads = 1});
+  TokenizerPool other({.num_threads = 1});
+  pool.LetOthersIn();
+  absl::Notification done;
+  ASSERT_TRUE(pool.Submit(1000,
+                          [&] {
+                            other.LetOthersIn();
+                            done.Notify();
+                          })
+                  .ok());
+  done.WaitForNotification();
+}
+
+TEST(TokenizerPoolTest, ManyCallersAreForgotten) {
+  std::atomic<int> ran = 0;
+  {
+    TokenizerPool pool({.num_threads = 2});
+    for (uint64_t caller = 1; caller <= 20000; ++caller) {
+      ASSERT_TRUE(pool.Submit(
+                          1, [&ran] { ++ran; }, caller)
+                      .ok());
+    }
+  }
+  EXPECT_EQ(ran, 20000);
 }
 
 TEST(TokenizerPoolTest, ManyThreadsEachTakenPieceRunsOnce) {
