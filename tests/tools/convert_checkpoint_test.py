@@ -5,6 +5,8 @@
 import collections
 import json
 import pathlib
+import pickle
+import random
 import subprocess
 import sys
 import zipfile
@@ -15,8 +17,9 @@ import safetensors.numpy
 from tokenizers import Tokenizer
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
-sys.path += [str(ROOT / "tools"), str(pathlib.Path(__file__).parent)]
+sys.path += [str(ROOT / "tools"), str(ROOT / "tools/convert_checkpoint"), str(pathlib.Path(__file__).parent)]
 
+import checkpoint  # noqa: E402
 import checkpoints  # noqa: E402
 from checkpoints import Call, Global, composer, deit, image_weights, prefixed, text_weights, write_torch  # noqa: E402
 from model_directory import weights  # noqa: E402
@@ -280,3 +283,47 @@ def test_a_tensor_that_reaches_beyond_its_numbers(tmp_path):
 def test_broken_pickles_end_in_one_line(tmp_path, tree):
     error = refused(tmp_path, tree)
     assert error.startswith("convert.py: ") and error.count("\n") == 1
+
+
+def rewritten(path, to, pickled):
+    """A copy of the archive with another pickle."""
+    with zipfile.ZipFile(path) as whole, zipfile.ZipFile(to, "w") as other:
+        for entry in whole.namelist():
+            other.writestr(entry, pickled if entry == "archive/data.pkl" else whole.read(entry))
+    return to
+
+
+def test_a_pickle_that_asks_for_memory(tmp_path):
+    """LONG_BINPUT with an index of 4 billion: the unpickler's table would be as long."""
+    path = write_torch(tmp_path / "whole.pt", {"model": {}})
+    bomb = b"\x80\x02}" + pickle.LONG_BINPUT + b"\xff\xff\xff\xff."
+    assert "object 4294967295 of a pickle of 9 bytes" in refused(tmp_path, rewritten(path, tmp_path / "bomb.pt", bomb))
+
+
+def test_lists_that_hold_themselves_and_each_other_are_walked_once(tmp_path):
+    loop = []
+    loop.append(loop)
+    for _ in range(40):  # 2^40 paths through 40 lists
+        loop = [loop, loop]
+    weights = text_weights("lion-s")
+    found = checkpoint.open_checkpoint(str(write_torch(tmp_path / "loop.pt", {"hooks": loop, "model": weights})))
+    assert found.where == "model" and len(found.tensors) == len(weights)
+
+
+def test_mutated_pickles_are_refused_or_read(tmp_path):
+    rng = random.Random(1)
+    path = write_torch(tmp_path / "whole.pt", deit(image_weights("Decay", "S"), input_size=32))
+    with zipfile.ZipFile(path) as whole:
+        pickled = whole.read("archive/data.pkl")
+    for _ in range(100):
+        broken = bytearray(pickled)
+        for _ in range(rng.randint(1, 6)):
+            at = rng.randrange(len(broken))
+            if rng.random() < 0.7:
+                broken[at] = rng.randrange(256)
+            else:
+                del broken[at : at + rng.randint(1, 20)]
+        try:
+            checkpoint.open_checkpoint(str(rewritten(path, tmp_path / "broken.pt", bytes(broken))), skip_objects=rng.random() < 0.5)
+        except ValueError:
+            pass

@@ -47,19 +47,21 @@ def _kind(names):
     return "image" if _IMAGE_KEY in plain else None
 
 
-def _dictionaries(tree, path=""):
-    """Yields (path, dictionary) of every dictionary in the tree, each before those inside it."""
-    if isinstance(tree, torch_file.Namespace):
-        return
-    if isinstance(tree, dict):
-        yield path, tree
-        items = tree.items()
-    elif isinstance(tree, (list, tuple)):
-        items = enumerate(tree)
-    else:
-        return
-    for key, value in items:
-        yield from _dictionaries(value, f"{path}.{key}" if path else str(key))
+def _dictionaries(tree):
+    """Yields (path, dictionary) of every dictionary in the tree, each once and before those inside it."""
+    waiting, seen = [("", tree)], set()
+    while waiting:
+        path, node = waiting.pop()
+        if id(node) in seen:  # pickles can hold the same object twice, or inside itself
+            continue
+        seen.add(id(node))
+        if isinstance(node, dict):
+            yield path, node
+            items = list(node.items())
+        else:
+            items = list(enumerate(node))
+        below = [(f"{path}.{k}" if path else str(k), v) for k, v in items if isinstance(v, (dict, list, tuple))]
+        waiting += reversed(below)
 
 
 def _lookup(tree, *keys):
@@ -78,7 +80,7 @@ def open_checkpoint(path, where=None, skip_objects=False):
     else:
         tree, skipped = torch_file.load(path, skip_objects)
     counts, candidates = {}, {}
-    for at, dictionary in _dictionaries(tree):
+    for at, dictionary in _dictionaries(tree if isinstance(tree, (dict, list, tuple)) else {}):
         tensors = {k: v for k, v in dictionary.items() if isinstance(v, Tensor)}
         if tensors:
             counts[at] = len(tensors)

@@ -17,6 +17,7 @@ import json
 import os
 import re
 import sys
+import zipfile
 
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
@@ -152,7 +153,7 @@ def main():
     options = parse_arguments(sys.argv[1:])
     try:
         convert(options)
-    except (ValueError, OSError) as e:
+    except (ValueError, OSError, zipfile.BadZipFile) as e:
         sys.exit(f"convert.py: {e}")
 
 

@@ -15,6 +15,7 @@ it is lost. Trainers store metrics and schedulers so, beside the weights.
 import collections
 import io
 import pickle
+import pickletools
 import re
 import zipfile
 
@@ -37,6 +38,10 @@ _LEFT_OUT = re.compile(
     r"|datetime\.(?:timedelta|datetime)|collections\.(?:defaultdict|deque)|(?:builtins|__builtin__)\.(?:bytes|bytearray|set|frozenset|slice|complex)"
     r"|pathlib\.(?:PosixPath|WindowsPath|PurePosixPath)|torch\.device"
 )
+
+
+class Refused(ValueError):
+    """A pickle that asks for what it must not; the text is for the user."""
 
 
 class _Sealed(type):
@@ -139,9 +144,16 @@ class _Archive:
         return self._last[1]
 
 
+def _check_memo(pickled):
+    """The unpickler's table of objects is as long as its largest index, whatever the file's size: 4 bytes ask for 64 GiB."""
+    for opcode, argument, _ in pickletools.genops(pickled):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > len(pickled):
+            raise ValueError(f"object {argument} of a pickle of {len(pickled)} bytes")
+
+
 class _Reader(pickle.Unpickler):
-    def __init__(self, archive, skip_objects):
-        super().__init__(io.BytesIO(archive.bytes("data.pkl")), encoding="utf-8")
+    def __init__(self, archive, pickled, skip_objects):
+        super().__init__(io.BytesIO(pickled), encoding="utf-8")
         self._archive = archive
         self._skip_objects = skip_objects
         self.skipped = collections.Counter()
@@ -166,13 +178,13 @@ class _Reader(pickle.Unpickler):
             return known[full]
         if not _LEFT_OUT.fullmatch(full):
             if not self._skip_objects:
-                raise ValueError(f"{self._archive.path}: the pickle asks for {full}, which a checkpoint of weights does not need")
+                raise Refused(f"{self._archive.path}: the pickle asks for {full}, which a checkpoint of weights does not need")
             self.skipped[full] += 1
         return _Sealed(name.rsplit(".", 1)[-1], (Opaque,), {})
 
     def persistent_load(self, pid):
         if not (isinstance(pid, tuple) and len(pid) == 5 and pid[0] == "storage" and isinstance(pid[1], _Name)):
-            raise ValueError(f"{self._archive.path}: a storage is not described as torch.save does")
+            raise Refused(f"{self._archive.path}: a storage is not described as torch.save does")
         return _Storage(str(pid[2]), pid[1].kind)
 
     def _tensor(self, storage, offset, shape, strides, *_):
@@ -186,14 +198,14 @@ class _Reader(pickle.Unpickler):
         dtype = np.dtype(TYPES[kind])
         numbers = [offset, *shape, *strides]
         if len(shape) != len(strides) or not all(isinstance(n, int) and n >= 0 for n in numbers):
-            raise ValueError(f"{path}: a tensor's shape {shape} and strides {strides} are not whole numbers from 0")
+            raise Refused(f"{path}: a tensor's shape {shape} and strides {strides} are not whole numbers from 0")
         try:
             available = archive.size(storage.key) // dtype.itemsize
         except KeyError:
-            raise ValueError(f"{path}: has no numbers for storage {storage.key}: the file is cut") from None
+            raise Refused(f"{path}: has no numbers for storage {storage.key}: the file is cut") from None
         last = offset + sum((n - 1) * s for n, s in zip(shape, strides)) if 0 not in shape else 0
         if last >= available and 0 not in shape:
-            raise ValueError(f"{path}: a tensor of shape {tuple(shape)} reaches beyond storage {storage.key}: the file is cut")
+            raise Refused(f"{path}: a tensor of shape {tuple(shape)} reaches beyond storage {storage.key}: the file is cut")
 
         def read():
             flat = np.frombuffer(archive.storage(storage.key), dtype)
@@ -213,10 +225,13 @@ def load(path, skip_objects=False):
             f"{path}: is not a zip archive. torch.save writes one since torch 1.6; read an older file with that torch "
             "(torch.load with weights_only=True) and save it again"
         )
-    reader = _Reader(_Archive(path), skip_objects)
+    archive = _Archive(path)
+    pickled = archive.bytes("data.pkl")
+    reader = _Reader(archive, pickled, skip_objects)
     try:
+        _check_memo(pickled)
         tree = reader.load()
-    except ValueError:
+    except Refused:
         raise
     except Exception as e:  # a broken pickle fails in as many ways as there are opcodes
         raise ValueError(f"{path}: the pickle cannot be read: {type(e).__name__}: {e}") from None
