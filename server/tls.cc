@@ -119,7 +119,7 @@ class LiveTls::TlsCredentials final : public grpc::ServerCredentials {
     auto* credentials = static_cast<TlsCredentials*>(self);
     absl::MutexLock lock(&credentials->live_->mu_);
     if (credentials->fetched_ == credentials->live_->version_) return GRPC_SSL_CERTIFICATE_CONFIG_RELOAD_UNCHANGED;
-    const TlsFiles& files = credentials->live_->files_;
+    const TlsFiles files = credentials->live_->files_;
     const grpc_ssl_pem_key_cert_pair pair = {files.key.c_str(), files.cert.c_str()};
     // gRPC 1.51 wants some authority here always, and looks at it only where client certificates are asked for.
     const std::string& authority = files.client_ca.empty() ? files.cert : files.client_ca;
