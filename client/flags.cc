@@ -80,6 +80,7 @@ ABSL_FLAG(bool, raw_scores, false, "logits instead of probabilities");
 ABSL_FLAG(std::vector<std::string>, file, {}, "files to read, divided by commas; - is standard input");
 ABSL_FLAG(std::string, input_format, "auto", "auto (by suffix), lines, jsonl or csv");
 ABSL_FLAG(bool, whole_file, false, "each file is one text");
+ABSL_FLAG(bool, images, false, "arguments are pictures (JPEG, PNG, WebP), or folders of such, for an image model");
 ABSL_FLAG(std::string, field, "", "JSONL: the text's field, dots go deeper (doc.title); default text");
 ABSL_FLAG(std::string, pair_field, "", "JSONL: the second text's field, for pairs");
 ABSL_FLAG(std::string, column, "", "CSV: the text's column; default text");
@@ -140,7 +141,7 @@ const std::vector<Command>& Commands() {
   static const auto* const commands = new std::vector<Command>{
       {"embed",
        "lion-client embed [flags] [TEXT…]",
-       "texts (or token ids) to vectors",
+       "texts (or token ids, or pictures) to vectors",
        R"(Texts come from the arguments, from --file, or line by line from standard input. Results keep the order of the inputs.
 
   lion-client embed "a cat sits on the mat" "stocks fell sharply" "a kitten on a rug" --similarity
@@ -149,22 +150,25 @@ const std::vector<Command>& Commands() {
   lion-client embed --file book.txt --whole_file --pooling tokens --format jsonl
   lion-client embed --document book.txt log.txt --window 256 --stride 128 --output windows.jsonl
   zcat log.gz | lion-client embed --format jsonl | head
-  lion-client embed --ids 101,7592,102)",
+  lion-client embed --ids 101,7592,102
+  lion-client embed --images photos/ more/cat.jpg --model vision --output photos.npy)",
        {"model",       "mode",       "chunk_tokens", "truncation",  "pooling",        "normalize",    "dimensions",
         "vector_type", "document",   "window",       "stride",      "file",           "input_format", "whole_file",
         "field",       "pair_field", "column",       "pair_column", "pair_separator", "ids",          "batch_size",
-        "in_flight",   "keep_going", "quiet",        "output",      "format",         "similarity"}},
+        "in_flight",   "keep_going", "quiet",        "output",      "format",         "similarity",   "images"}},
       {"classify",
        "lion-client classify [flags] [TEXT…]",
-       "texts (or token ids) to class scores, highest first",
+       "texts (or token ids, or pictures) to class scores, highest first",
        R"(Inputs are those of embed.
 
   lion-client classify --top_k 3 "a compiler for the C language"
   lion-client classify --file mails.csv --column body --top_k 1 --output labels.csv
-  lion-client classify --file pairs.tsv --column premise --pair_column hypothesis)",
-       {"model",        "mode",       "chunk_tokens", "truncation", "top_k",  "raw_scores",  "file",
-        "input_format", "whole_file", "field",        "pair_field", "column", "pair_column", "pair_separator",
-        "ids",          "batch_size", "in_flight",    "keep_going", "quiet",  "output",      "format"}},
+  lion-client classify --file pairs.tsv --column premise --pair_column hypothesis
+  lion-client classify --images photos/ --model vision --top_k 5 --output labels.csv)",
+       {"model",       "mode",           "chunk_tokens", "truncation", "top_k",      "raw_scores",
+        "file",        "input_format",   "whole_file",   "field",      "pair_field", "column",
+        "pair_column", "pair_separator", "ids",          "batch_size", "in_flight",  "keep_going",
+        "quiet",       "output",         "format",       "images"}},
       {"tokenize",
        "lion-client tokenize [flags] [TEXT…]",
        "texts to the token ids that embed would run",
@@ -392,6 +396,16 @@ absl::Status FillInputs(CommandLine* line) {
     inputs.files.insert(inputs.files.end(), inputs.texts.begin(), inputs.texts.end());
     inputs.texts.clear();
     if (inputs.format == InputFormat::kAuto) inputs.format = InputFormat::kWhole;
+  }
+  if (absl::GetFlag(FLAGS_images)) {
+    if (line->document || absl::GetFlag(FLAGS_whole_file) || inputs.format != InputFormat::kAuto) {
+      return absl::InvalidArgumentError("--images: goes with none of --document, --whole_file and --input_format");
+    }
+    inputs.files.insert(inputs.files.begin(), inputs.texts.begin(), inputs.texts.end());
+    inputs.texts.clear();
+    inputs.format = InputFormat::kImage;
+    line->output.sources = true;
+    return status;
   }
   if (!absl::GetFlag(FLAGS_whole_file) || line->document) return status;
   if (inputs.format != InputFormat::kAuto) {

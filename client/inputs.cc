@@ -20,6 +20,7 @@
 #include "absl/strings/str_split.h"
 #include "client/byte_reader.h"
 #include "client/csv.h"
+#include "client/images.h"
 #include "client/utf8.h"
 #include "nlohmann/json.hpp"
 
@@ -81,6 +82,12 @@ class Reader : public InputReader {
     }
     if (options_.format == InputFormat::kWhole && options_.files.empty() && !options_.texts.empty()) {
       return absl::InvalidArgumentError("whole files are wanted, but texts were given: name the files with --file");
+    }
+    if (options_.format == InputFormat::kImage) {
+      if (options_.ids || has_pairs) return absl::InvalidArgumentError("pictures are neither ids nor pairs");
+      absl::StatusOr<std::vector<std::string>> images = FindImages(options_.files);
+      if (!images.ok()) return images.status();
+      options_.files = *std::move(images);
     }
     if (options_.texts.empty() && options_.files.empty()) options_.files = {"-"};
     total_bytes_ = std::count(options_.texts.begin(), options_.texts.end(), "-") > 0 ? -1 : 0;
@@ -190,6 +197,7 @@ class Reader : public InputReader {
       case InputFormat::kCsv:
         return NextOfCsv(record);
       case InputFormat::kWhole:
+      case InputFormat::kImage:
         return NextWhole(record);
       default:
         return NextLine(record);
@@ -213,15 +221,20 @@ class Reader : public InputReader {
   }
 
   bool NextWhole(InputRecord* record) {
-    if (line_++ > 0) return false;  // an empty file is an empty text, once
+    if (line_++ > 0) return false;  // an empty file is an empty text, or picture, once
     text_.clear();
     int64_t size = 0;
     for (int c = bytes_->Get(); c >= 0; c = bytes_->Get()) {
       if (++size <= options_.max_input_bytes) text_ += static_cast<char>(c);
     }
     record->source = name_;
-    record->status =
-        size > options_.max_input_bytes ? TooLong(options_.max_input_bytes) : FromText(text_, &record->input);
+    if (size > options_.max_input_bytes) {
+      record->status = TooLong(options_.max_input_bytes);
+    } else if (format_ == InputFormat::kImage) {
+      record->input.set_image(std::move(text_));
+    } else {
+      record->status = FromText(text_, &record->input);
+    }
     return true;
   }
 

@@ -4,8 +4,9 @@
 #ifndef LION_CLIENT_INPUTS_H_
 #define LION_CLIENT_INPUTS_H_
 
-// Where lion-client's inputs come from: arguments, lines of text, whole files, JSON lines, CSV columns; as texts, text
-// pairs or token ids. One record at a time, so that memory does not depend on how many there are.
+// Where lion-client's inputs come from: arguments, lines of text, whole files, JSON lines, CSV columns, pictures; as
+// texts, text pairs, token ids or encoded pictures. One record at a time, so that memory does not depend on how many
+// there are.
 
 #include <atomic>
 #include <cstdint>
@@ -26,6 +27,7 @@ enum class InputFormat {
   kJsonl,  // one JSON value a line; blank lines are skipped
   kCsv,    // with a header; blank lines are skipped
   kWhole,  // a file is one text
+  kImage,  // a file is one encoded picture; folders stand for those in them (FindImages)
 };
 
 struct InputOptions {
@@ -43,7 +45,7 @@ struct InputOptions {
 
 struct InputRecord {
   v1::Input input;       // if status is OK
-  std::string source;    // "argument 2", "texts.txt:17", "report.txt"
+  std::string source;    // "argument 2", "texts.txt:17", "report.txt", "photos/cat.jpg"
   int64_t position = 0;  // bytes read so far, over all files
   absl::Status status;   // INVALID_ARGUMENT: this record cannot be used; the next ones can
 };

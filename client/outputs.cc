@@ -122,6 +122,12 @@ std::string TextOf(const v1::Input* input, int max_chars) {
   }
 }
 
+// What a person calls the row: its text, or a picture's file.
+std::string TitleOf(const OutputRow& row, int max_chars) {
+  if (row.input != nullptr && row.input->has_image()) return *row.source;
+  return TextOf(row.input, max_chars);
+}
+
 // Decodes all vectors of a result.
 absl::StatusOr<std::vector<std::vector<float>>> Decode(const v1::EmbedResult& result, v1::VectorType type) {
   std::vector<std::vector<float>> vectors;
@@ -141,12 +147,15 @@ class JsonlWriter : public ResultWriter {
     if (options_.kind == RowKind::kDocument && row.status.ok()) return WriteVectors(row);
     std::string line = absl::StrCat("{\"index\":", row.index);
     absl::Status status = row.status;
+    if (options_.sources && status.ok()) absl::StrAppend(&line, ",\"source\":", JsonString(*row.source));
     if (status.ok() && row.embed != nullptr) status = AppendEmbed(*row.embed, &line);
     if (status.ok() && row.classify != nullptr) AppendClassify(*row.classify, &line);
     if (status.ok() && row.tokenize != nullptr) AppendTokenize(*row.tokenize, &line);
     if (!status.ok()) {
-      absl::StrAppend(&line, ",\"source\":", JsonString(*row.source),
-                      ",\"error\":{\"code\":", JsonString(CodeName(status.code())),
+      if (!options_.sources || !row.status.ok()) {
+        absl::StrAppend(&line, ",\"source\":", JsonString(*row.source));
+      }
+      absl::StrAppend(&line, ",\"error\":{\"code\":", JsonString(CodeName(status.code())),
                       ",\"message\":", JsonString(status.message()), "}");
     }
     line += "}\n";
@@ -248,19 +257,19 @@ class CsvWriter : public ResultWriter {
         AppendVectors(row, *vectors, &lines);
       }
     } else if (status.ok() && row.classify != nullptr) {
-      AppendHeader("index,token_count,mode,truncated,error,rank,label,label_index,score", &lines);
+      AppendHeader(",token_count,mode,truncated,error,rank,label,label_index,score", &lines);
       for (int rank = 0; rank < row.classify->scores_size(); ++rank) {
         const v1::LabelScore& score = row.classify->scores(rank);
-        AppendCommon(row.index, *row.classify, &lines);
+        AppendCommon(row, *row.classify, &lines);
         absl::StrAppend(&lines, ",", rank, ",", CsvField(score.label()), ",", score.index(), ",");
         AppendFloat(score.score(), "", &lines);
         lines += '\n';
       }
     } else if (status.ok() && row.tokenize != nullptr) {
-      AppendHeader("index,error,position,id,type_id,token,start_byte,end_byte", &lines);
+      AppendHeader(",error,position,id,type_id,token,start_byte,end_byte", &lines);
       const v1::TokenizeResult& result = *row.tokenize;
       for (int i = 0; i < result.ids_size(); ++i) {
-        absl::StrAppend(&lines, row.index, ",,", i, ",", result.ids(i), ",",
+        absl::StrAppend(&lines, Key(row), ",,", i, ",", result.ids(i), ",",
                         i < result.type_ids_size() ? result.type_ids(i) : 0, ",",
                         i < result.tokens_size() ? CsvField(result.tokens(i)) : "", ",");
         if (i < result.spans_size())
@@ -296,33 +305,39 @@ class CsvWriter : public ResultWriter {
     return written.ok() && options_.path.empty() ? sink_.Flush() : written;
   }
 
+  // header: the columns behind those of Key.
   void AppendHeader(absl::string_view header, std::string* lines) {
-    if (!header_done_) absl::StrAppend(lines, header, "\n");
+    if (!header_done_) absl::StrAppend(lines, options_.sources ? "index,source" : "index", header, "\n");
     header_done_ = true;
   }
 
   void AppendVectorHeader(size_t width, std::string* lines) {
     num_values_ = width;
-    std::string header = has_common() ? "index,token_count,mode,truncated,error" : "index,error";
+    std::string header = has_common() ? ",token_count,mode,truncated,error" : ",error";
     if (has_spans()) header += ",vector,start_token,end_token,start_byte,end_byte";
     for (size_t i = 0; i < width; ++i) absl::StrAppend(&header, ",v", i);
     AppendHeader(header, lines);
-    for (const auto& [index, error] : pending_failed_) AppendFailed(index, error, lines);
+    for (const auto& [key, error] : pending_failed_) AppendFailed(key, error, lines);
     pending_failed_.clear();
   }
 
+  // What tells a row from all others.
+  std::string Key(const OutputRow& row) const {
+    return options_.sources ? absl::StrCat(row.index, ",", CsvField(*row.source)) : absl::StrCat(row.index);
+  }
+
   template <typename Result>
-  static void AppendCommon(int64_t index, const Result& result, std::string* lines) {
-    absl::StrAppend(lines, index, ",", result.token_count(), ",", ModeName(result.mode()), ",",
+  void AppendCommon(const OutputRow& row, const Result& result, std::string* lines) const {
+    absl::StrAppend(lines, Key(row), ",", result.token_count(), ",", ModeName(result.mode()), ",",
                     result.truncated() ? "true" : "false", ",");
   }
 
   void AppendVectors(const OutputRow& row, const std::vector<std::vector<float>>& vectors, std::string* lines) const {
     for (size_t i = 0; i < vectors.size(); ++i) {
       if (has_common()) {
-        AppendCommon(row.index, *row.embed, lines);
+        AppendCommon(row, *row.embed, lines);
       } else {
-        absl::StrAppend(lines, row.index, ",");
+        absl::StrAppend(lines, Key(row), ",");
       }
       if (has_spans()) {
         const v1::Span& span = row.embed->vectors(static_cast<int>(i)).span();
@@ -337,18 +352,18 @@ class CsvWriter : public ResultWriter {
     }
   }
 
-  // A failed row has its index and its error; the other columns are empty.
-  void AppendFailed(int64_t index, const std::string& error, std::string* lines) const {
+  // A failed row has its key and its error; the other columns are empty.
+  void AppendFailed(const std::string& key, const std::string& error, std::string* lines) const {
     const std::string field = CsvField(error);
     switch (options_.kind) {
       case RowKind::kTokens:
-        absl::StrAppend(lines, index, ",", field, ",,,,,,\n");
+        absl::StrAppend(lines, key, ",", field, ",,,,,,\n");
         return;
       case RowKind::kScores:
-        absl::StrAppend(lines, index, ",,,,", field, ",,,,\n");
+        absl::StrAppend(lines, key, ",,,,", field, ",,,,\n");
         return;
       default:
-        absl::StrAppend(lines, index, has_common() ? ",,,," : ",", field,
+        absl::StrAppend(lines, key, has_common() ? ",,,," : ",", field,
                         std::string((has_spans() ? 5 : 0) + num_values_, ','), "\n");
     }
   }
@@ -357,16 +372,15 @@ class CsvWriter : public ResultWriter {
     std::string error = absl::StrCat(CodeName(status.code()), ": ", status.message());
     if (has_vectors() && !header_done_) {
       if (pending_failed_.size() < kMaxPendingFailed) {
-        pending_failed_.emplace_back(row.index, std::move(error));
+        pending_failed_.emplace_back(Key(row), std::move(error));
         return absl::OkStatus();
       }
       AppendVectorHeader(static_cast<size_t>(std::max(options_.default_width, 0)), &lines);
     }
     if (options_.kind == RowKind::kScores)
-      AppendHeader("index,token_count,mode,truncated,error,rank,label,label_index,score", &lines);
-    if (options_.kind == RowKind::kTokens)
-      AppendHeader("index,error,position,id,type_id,token,start_byte,end_byte", &lines);
-    AppendFailed(row.index, error, &lines);
+      AppendHeader(",token_count,mode,truncated,error,rank,label,label_index,score", &lines);
+    if (options_.kind == RowKind::kTokens) AppendHeader(",error,position,id,type_id,token,start_byte,end_byte", &lines);
+    AppendFailed(Key(row), error, &lines);
     return Put(lines);
   }
 
@@ -376,7 +390,7 @@ class CsvWriter : public ResultWriter {
   const OutputOptions options_;
   bool header_done_ = false;
   size_t num_values_ = 0;
-  std::vector<std::pair<int64_t, std::string>> pending_failed_;  // before the first vector
+  std::vector<std::pair<std::string, std::string>> pending_failed_;  // before the first vector
 };
 
 // NumPy's format 1.0: float32 [N, W], one row a vector, in order; a failed input is one row of NaN. N is patched in at
@@ -500,7 +514,7 @@ class TextWriter : public ResultWriter {
   absl::Status AppendEmbed(const OutputRow& row, std::string* lines) {
     auto vectors = Decode(*row.embed, options_.vector_type);
     if (!vectors.ok()) return vectors.status();
-    absl::StrAppend(lines, TextOf(row.input, kPreviewChars), "\n      ", About(*row.embed), "  ");
+    absl::StrAppend(lines, TitleOf(row, kPreviewChars), "\n      ", About(*row.embed), "  ");
     if (options_.kind == RowKind::kVectors) {
       absl::StrAppend(lines, WithCommas(static_cast<int64_t>(vectors->size())), " vectors\n");
       for (size_t i = 0; i < vectors->size() && i < kShownTokens; ++i) {
@@ -519,7 +533,7 @@ class TextWriter : public ResultWriter {
         return absl::ResourceExhaustedError(
             absl::StrCat("--similarity compares at most ", WithCommas(kMaxSimilarityRows), " texts"));
       }
-      remembered_.push_back({row.index, TextOf(row.input, kPreviewChars), std::move(vectors->front())});
+      remembered_.push_back({row.index, TitleOf(row, kPreviewChars), std::move(vectors->front())});
     }
     return absl::OkStatus();
   }
@@ -542,7 +556,7 @@ class TextWriter : public ResultWriter {
   }
 
   static void AppendClassify(const OutputRow& row, std::string* lines) {
-    absl::StrAppend(lines, TextOf(row.input, kPreviewChars), "\n      ", About(*row.classify), "\n");
+    absl::StrAppend(lines, TitleOf(row, kPreviewChars), "\n      ", About(*row.classify), "\n");
     for (const v1::LabelScore& score : row.classify->scores()) {
       absl::StrAppendFormat(lines, "      %8.4f  %s\n", score.score(), score.label());
     }
@@ -550,7 +564,7 @@ class TextWriter : public ResultWriter {
 
   static void AppendTokenize(const OutputRow& row, std::string* lines) {
     const v1::TokenizeResult& result = *row.tokenize;
-    absl::StrAppend(lines, TextOf(row.input, kPreviewChars), "\n      ", WithCommas(result.ids_size()), " tokens\n");
+    absl::StrAppend(lines, TitleOf(row, kPreviewChars), "\n      ", WithCommas(result.ids_size()), " tokens\n");
     const bool pair = row.input != nullptr && row.input->has_text_pair();
     absl::StrAppendFormat(lines, "      %8s  %12s  %s%s\n", "id", "bytes", pair ? "text  " : "", "token");
     for (int i = 0; i < result.ids_size(); ++i) {

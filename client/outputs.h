@@ -35,7 +35,8 @@ struct OutputOptions {
   RowKind kind = RowKind::kVector;
   v1::VectorType vector_type = v1::VECTOR_TYPE_FLOAT32;  // as asked for
   bool similarity = false;                               // kText and kVector only: a table of each text's nearest other
-  int default_width = 0;                                 // kNpy: the width if no row has a vector
+  bool sources = false;   // JSON lines and CSV say where each row is from: "source", after "index"
+  int default_width = 0;  // kNpy: the width if no row has a vector
 };
 
 // One row, borrowed. Exactly the result that fits the kind is set, and only if status is OK.
