@@ -28,6 +28,7 @@ import cpu_report  # noqa: E402
 
 STAGES = ["engine", "service", "peers", "memory", "quality", "kernels", "others"]
 OTHERS = ["length_cost_bench.py"]  # that print their figures and leave none
+DOCUMENTS = {"cpu_document_bench": ["--lengths=8192,65536,262144,1048576", "--rounds=2"], "tokenize_bench": ["--megabytes=50"]}  # as well
 DTYPES = ["float32", "bfloat16", "int8"]
 SERVICE_LENGTHS = "21,133,8192"
 
@@ -115,6 +116,9 @@ class Run:
     def others(self):
         for name in OTHERS:
             if not self.command(sys.executable, ROOT / "bench" / name, *self.short):
+                self.failed.append(name)
+        for name, flags in DOCUMENTS.items():
+            if not self.command(self.args.bin / name, *(self.short or flags)):
                 self.failed.append(name)
         return {}
 

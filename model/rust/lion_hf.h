@@ -4,9 +4,9 @@
 #ifndef LION_MODEL_RUST_LION_HF_H_
 #define LION_MODEL_RUST_LION_HF_H_
 
-// The C interface of the Rust library: Hugging Face tokenizers and the safetensors header check.
+// The C interface of the Rust library: Hugging Face tokenizers, sentences, the safetensors header check.
 //
-// For model/tokenizer/tokenizer.cc and model/safetensors.cc alone; everyone else uses their headers. The layouts here
+// For model/tokenizer and model/safetensors.cc alone; everyone else uses their headers. The layouts here
 // are written down a second time in src/lib.rs: change both.
 //
 // Calls that can fail return a LionHfCode. On anything but LION_HF_OK *error is a message (UTF-8, one line, NUL at its
@@ -90,6 +90,20 @@ size_t lion_hf_tokenizer_num_special_tokens(const LionHfTokenizer* tokenizer, in
 int32_t lion_hf_tokenizer_encode(const LionHfTokenizer* tokenizer, const LionHfText* text, const LionHfText* pair,
                                  const LionHfEncodeOptions* options, LionHfEncoding* encoding, char** error);
 void lion_hf_encoding_free(LionHfEncoding* encoding);
+
+// --- Sentences ---
+
+// The array belongs to owner and lives until lion_hf_offsets_free.
+typedef struct LionHfOffsets {
+  const uint32_t* offsets;
+  size_t size;
+  void* owner;
+} LionHfOffsets;
+
+// The byte at which each sentence of the text starts (model/tokenizer/sentences.h), in rising order, the first 0; none
+// of the empty text.
+int32_t lion_hf_sentence_starts(const LionHfText* text, LionHfOffsets* starts, char** error);
+void lion_hf_offsets_free(LionHfOffsets* offsets);
 
 // --- Safetensors ---
 

@@ -4,6 +4,7 @@
 //! The C interface (lion_hf.h has the contract): pointers in, pointers out, and no panic across the border.
 
 mod safetensors;
+mod sentences;
 mod tokenizer;
 
 use std::cell::RefCell;
@@ -238,6 +239,38 @@ pub unsafe extern "C" fn lion_hf_encoding_free(encoding: *mut Encoding) {
     let owner = std::mem::replace(&mut (*encoding).owner, null_mut());
     if !owner.is_null() {
         unfailing((), || drop(Box::from_raw(owner.cast::<Encoded>())));
+    }
+}
+
+#[repr(C)]
+pub struct Offsets {
+    offsets: *const u32,
+    size: usize,
+    owner: *mut c_void,
+}
+
+/// # Safety
+/// As lion_hf.h says.
+#[no_mangle]
+pub unsafe extern "C" fn lion_hf_sentence_starts(
+    text: *const Text,
+    starts: *mut Offsets,
+    error: *mut *mut c_char,
+) -> i32 {
+    guarded(error, || {
+        let owner = Box::new(sentences::starts(bytes((*text).data, (*text).size))?);
+        *starts = Offsets { offsets: owner.as_ptr(), size: owner.len(), owner: Box::into_raw(owner).cast() };
+        Ok(())
+    })
+}
+
+/// # Safety
+/// `offsets` was filled by lion_hf_sentence_starts.
+#[no_mangle]
+pub unsafe extern "C" fn lion_hf_offsets_free(offsets: *mut Offsets) {
+    let owner = std::mem::replace(&mut (*offsets).owner, null_mut());
+    if !owner.is_null() {
+        unfailing((), || drop(Box::from_raw(owner.cast::<Vec<u32>>())));
     }
 }
 
