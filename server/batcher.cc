@@ -442,8 +442,8 @@ void Batcher::Impl::RunBatch(Runner* runner, std::vector<WaitingRow> batch) {
   rows.reserve(batch.size());
   for (const WaitingRow& waiting : batch) {
     const PendingRow& row = *waiting.row;
-    rows.push_back(
-        {row.ids, row.type_ids, row.mode, row.chunk_tokens, row.output, row.window_tokens, row.window_stride});
+    rows.push_back({row.ids, row.type_ids, row.mode, row.chunk_tokens, row.output, row.window_tokens, row.window_stride,
+                    row.pixels, row.image_tokens});
   }
   std::vector<RowAnswer> answers(batch.size());
   std::vector<RowResult> results(batch.size());
@@ -608,14 +608,21 @@ absl::Status Batcher::Submit(std::vector<PendingRow> rows) {
     if (row.model < 0 || row.model >= static_cast<int>(impl_->models.size())) {
       return absl::InvalidArgumentError(absl::StrCat("rows[", i, "].model: no model ", row.model));
     }
-    if (row.ids.empty()) return absl::InvalidArgumentError(absl::StrCat("rows[", i, "].ids: empty"));
+    if (row.ids.empty() && row.image_tokens == 0) {
+      return absl::InvalidArgumentError(absl::StrCat("rows[", i, "].ids: empty"));
+    }
+    if (row.image_tokens < 0 || row.pixels.empty() != (row.image_tokens == 0) ||
+        row.pixels.empty() == row.ids.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("rows[", i, "].pixels: ", row.pixels.size(), " for ",
+                                                     row.image_tokens, " tokens beside ", row.ids.size(), " ids"));
+    }
     if (!row.type_ids.empty() && row.type_ids.size() != row.ids.size()) {
       return absl::InvalidArgumentError(
           absl::StrCat("rows[", i, "].type_ids: ", row.type_ids.size(), " for ", row.ids.size(), " ids"));
     }
     WaitingRow& waiting = arriving.emplace_back();
     waiting.model = row.model;
-    waiting.tokens = static_cast<int64_t>(row.ids.size());
+    waiting.tokens = row.image_tokens > 0 ? row.image_tokens : static_cast<int64_t>(row.ids.size());
     waiting.submitted = now;
     waiting.deadline = row.deadline;
     waiting.cancelled = row.cancelled.get();

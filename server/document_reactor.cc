@@ -154,13 +154,13 @@ class DocumentReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
     } else if (!message->has_value()) {
       if (!end_.has_value()) end_ = absl::OkStatus();
     } else if (!end_.has_value()) {
-      return Write(**std::move(message));
+      return Write(**message);
     }
     Pump();
   }
 
-  void Write(grpc::ByteBuffer message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
-    message_ = std::move(message);
+  void Write(const grpc::ByteBuffer& message) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+    message_ = message;  // shares the slices
     writing_ = true;
     StartWrite(&message_);
   }

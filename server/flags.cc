@@ -70,6 +70,10 @@ ABSL_FLAG(
     int64_t, max_memory_mib, lion::FlagValues().max_memory_mib,
     "what long rows that were taken may need together, in MiB; 0 = three quarters of the memory that is free once "
     "the models are loaded, on GPUs what is free on the one that has least");
+ABSL_FLAG(
+    int64_t, max_image_pixels, lion::FlagValues().max_image_pixels,
+    "width times height of an encoded picture; a larger one is refused before it is decoded, which takes up to 11 "
+    "bytes a pixel on each tokenizer thread; 0 = 50000000");
 ABSL_FLAG(int64_t, max_connection_calls, lion::FlagValues().max_connection_calls,
           "calls at once on one connection, streams too; the next wait in their client; 0 = 4096");
 ABSL_FLAG(absl::Duration, max_connection_idle, lion::FlagValues().max_connection_idle,
@@ -118,6 +122,7 @@ constexpr int64_t kMaxMessageMib = 2047;  // gRPC counts a message's bytes in an
 constexpr int64_t kMaxMemoryMib = int64_t{1} << 30;
 constexpr int64_t kMaxTokens = std::numeric_limits<int32_t>::max();  // the wire counts tokens in 32 bits
 constexpr int64_t kMaxQueueTokens = int64_t{1} << 40;
+constexpr int64_t kMaxImagePixels = int64_t{1} << 31;
 constexpr int64_t kMaxThreads = 1024;
 constexpr int64_t kMaxInputs = 1 << 20;
 constexpr int64_t kMaxConnectionCalls = 1 << 20;
@@ -286,6 +291,7 @@ FlagValues ParseFlags(int argc, char** argv, std::vector<std::string>* models) {
   flags.max_inputs = absl::GetFlag(FLAGS_max_inputs);
   flags.max_message_mib = absl::GetFlag(FLAGS_max_message_mib);
   flags.max_memory_mib = absl::GetFlag(FLAGS_max_memory_mib);
+  flags.max_image_pixels = absl::GetFlag(FLAGS_max_image_pixels);
   flags.max_connection_calls = absl::GetFlag(FLAGS_max_connection_calls);
   flags.max_connection_idle = absl::GetFlag(FLAGS_max_connection_idle);
   flags.max_connection_age = absl::GetFlag(FLAGS_max_connection_age);
@@ -331,6 +337,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
       {"max_inputs", flags.max_inputs, kMaxInputs},
       {"max_message_mib", flags.max_message_mib, kMaxMessageMib},
       {"max_memory_mib", flags.max_memory_mib, kMaxMemoryMib},
+      {"max_image_pixels", flags.max_image_pixels, kMaxImagePixels},
       {"max_connection_calls", flags.max_connection_calls, kMaxConnectionCalls},
       {"max_connection_memory_mib", flags.max_connection_memory_mib, kMaxConnectionMemoryMib},
       {"compute_threads", flags.compute_threads, kMaxThreads},
@@ -418,6 +425,7 @@ absl::StatusOr<ServerConfig> CheckFlags(const FlagValues& flags, const std::vect
   server.max_tokenizer_bytes = OrDefault(flags.max_queue_mib, kDefaultMaxQueueMib) << 20;
   server.limits.max_inputs = static_cast<int>(OrDefault(flags.max_inputs, kDefaultMaxInputs));
   server.limits.max_message_bytes = OrDefault(flags.max_message_mib, kDefaultMaxMessageMib) << 20;
+  server.limits.max_image_pixels = OrDefault(flags.max_image_pixels, kDefaultMaxImagePixels);
   server.max_memory_bytes = flags.max_memory_mib << 20;
   ConnectionLimits& connections = server.connections;
   const auto or_default = [](absl::Duration value, absl::Duration if_zero) {

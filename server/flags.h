@@ -37,6 +37,7 @@ struct FlagValues {
   int64_t max_inputs = 0;
   int64_t max_message_mib = 0;
   int64_t max_memory_mib = 0;
+  int64_t max_image_pixels = 0;
   int64_t max_connection_calls = 0;
   absl::Duration max_connection_idle = absl::ZeroDuration();
   absl::Duration max_connection_age = absl::ZeroDuration();

@@ -13,6 +13,7 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
+#include <optional>
 #include <string>
 #include <thread>
 #include <utility>
@@ -24,6 +25,7 @@
 #include "model/compute_pool.h"
 #include "model/cpu_dtype.h"
 #include "model/crossover_cache.h"
+#include "model/image_input/preprocessor.h"
 #include "model/model.h"
 #include "server/build_info.h"
 #include "server/connections.h"
@@ -108,16 +110,32 @@ absl::StatusOr<ServedModel> LoadModel(const ModelSpec& spec, const ServerConfig&
   if (!loaded.ok()) {
     return absl::Status(loaded.status().code(), absl::StrCat("model ", spec.name, ": ", loaded.status().message()));
   }
-  const std::shared_ptr<Model> model = *std::move(loaded);
+  struct Owned {
+    std::unique_ptr<Model> model;
+    std::optional<ImagePreprocessor> preprocessor;
+  };
+  const auto owned = std::make_shared<Owned>();
+  owned->model = *std::move(loaded);
+  Model* const model = owned->model.get();
   ServedModel served;
   served.name = spec.name;
   served.info = model->info();
   served.tokenizer = model->tokenizer();
+  if (served.info.input == "image") {
+    absl::StatusOr<std::optional<ImagePreprocessor>> preprocessor = ImagePreprocessor::Load(
+        spec.directory, served.info.image_size, served.info.patch_size, served.info.image_size_fixed);
+    if (!preprocessor.ok()) {
+      return absl::Status(preprocessor.status().code(),
+                          absl::StrCat("model ", spec.name, ": ", preprocessor.status().message()));
+    }
+    owned->preprocessor = *std::move(preprocessor);
+    if (owned->preprocessor.has_value()) served.preprocessor = &*owned->preprocessor;
+  }
   served.encoders.assign(model->encoders().begin(), model->encoders().end());
   served.max_sequence_tokens = served.info.max_positions == 0
                                    ? config.max_sequence_tokens
                                    : std::min(config.max_sequence_tokens, served.info.max_positions);
-  served.owner = model;
+  served.owner = owned;
   return served;
 }
 
@@ -144,7 +162,9 @@ void LogModel(const ServedModel& model) {
                        std::string(Name(info.dtype)), " on ", info.device, ", width ", info.embedding_width, ", up to ",
                        model.max_sequence_tokens, " tokens, batches of ", info.max_batch_tokens, ", ",
                        info.classifies ? absl::StrCat(info.labels.size(), " labels") : "no classification head",
-                       model.tokenizer == nullptr ? ", no tokenizer (ids only)" : ""));
+                       info.input == "image" ? (model.preprocessor == nullptr ? ", no preprocessor (pixels only)" : "")
+                       : model.tokenizer == nullptr ? ", no tokenizer (ids only)"
+                                                    : ""));
 }
 
 int Main(int argc, char** argv) {

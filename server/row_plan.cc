@@ -4,6 +4,9 @@
 #include "server/row_plan.h"
 
 #include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstring>
 #include <iterator>
 #include <optional>
 #include <utility>
@@ -50,9 +53,6 @@ absl::Status CheckKind(const v1::Input& input, int index, const ServedModel& mod
   if (kind != model.info.input) {
     return Invalid(Field(index, ContentName(input)),
                    absl::StrCat("model ", model.name, " takes ", model.info.input, ", not ", kind));
-  }
-  if (picture) {
-    return absl::UnimplementedError(absl::StrCat(Field(index, ContentName(input)), ": images are not served yet"));
   }
   return absl::OkStatus();
 }
@@ -101,6 +101,60 @@ void PlanIds(const v1::TokenIds& input, int index, const CallPlan& plan, const S
   if (!input.type_ids().empty()) {
     row->type_ids.assign(input.type_ids().begin() + begin, input.type_ids().begin() + begin + kept);
   }
+}
+
+// That S is one that the model takes, and no row too long.
+absl::Status CheckImageSize(absl::string_view field, int64_t S, const ServedModel& model) {
+  const ModelInfo& info = model.info;
+  if (info.image_size_fixed && S != info.image_size) {
+    return Invalid(field, absl::StrCat("S is ", S, "; model ", model.name, " takes S = ", info.image_size, " only"));
+  }
+  if (S % info.patch_size != 0) {
+    return Invalid(field, absl::StrCat("S is ", S, ", not a multiple of the patch size ", info.patch_size));
+  }
+  const int64_t num_tokens = ImageTokens(S, info.patch_size);
+  if (num_tokens <= model.max_sequence_tokens) return absl::OkStatus();
+  return Invalid(field, absl::StrCat("S is ", S, ", which is ", num_tokens, " tokens, the limit is ",
+                                     model.max_sequence_tokens, " (max_sequence_tokens)"));
+}
+
+void PlanPixels(const std::string& data, int index, const ServedModel& model, PlannedRow* row) {
+  static_assert(std::endian::native == std::endian::little, "pixels travel in little endian");
+  const std::string field = Field(index, "pixels.data");
+  const auto num_values = static_cast<int64_t>(data.size() / sizeof(float));
+  const auto S = static_cast<int64_t>(std::lround(std::sqrt(static_cast<double>(num_values) / kImageChannels)));
+  if (S == 0 || static_cast<int64_t>(data.size()) != kImageChannels * S * S * int64_t{sizeof(float)}) {
+    row->status = Invalid(field, absl::StrCat(data.size(), " bytes are not 12 S S: float32 of shape [3, S, S]"));
+    return;
+  }
+  row->status = CheckImageSize(field, S, model);
+  if (!row->status.ok()) return;
+  row->pixels.resize(static_cast<size_t>(num_values));
+  std::memcpy(row->pixels.data(), data.data(), data.size());
+  const auto bad = std::find_if_not(row->pixels.begin(), row->pixels.end(), [](float v) { return std::isfinite(v); });
+  if (bad != row->pixels.end()) {
+    row->status = Invalid(field, absl::StrCat("value ", bad - row->pixels.begin(), " is not finite"));
+    return;
+  }
+  row->num_tokens = ImageTokens(S, model.info.patch_size);
+}
+
+void PlanImage(const std::string& encoded, int index, const CallPlan& plan, const ServedModel& model, PlannedRow* row) {
+  const std::string field = Field(index, "image");
+  if (model.preprocessor == nullptr) {
+    row->status = Invalid(field, absl::StrCat("model ", model.name, " has no preprocessor_config.json; send pixels"));
+    return;
+  }
+  // Before a picture is decoded in vain.
+  row->status = CheckImageSize(field, model.preprocessor->size(), model);
+  if (!row->status.ok()) return;
+  absl::StatusOr<std::vector<float>> pixels = model.preprocessor->Prepare(encoded, plan.max_image_pixels);
+  if (!pixels.ok()) {
+    row->status = absl::Status(pixels.status().code(), absl::StrCat(field, ": ", pixels.status().message()));
+    return;
+  }
+  row->pixels = *std::move(pixels);
+  row->num_tokens = ImageTokens(model.preprocessor->size(), model.info.patch_size);
 }
 
 // max_tokens as in Tokenizer::EncodeOptions.
@@ -157,12 +211,13 @@ void PlanText(const v1::Input& input, int index, const CallPlan& plan, const Ser
 
 }  // namespace
 
-int64_t TextBytes(const v1::Input& input) {
+int64_t BytesToPrepare(const v1::Input& input) {
   // One more than there are: the empty text goes to the tokenizer too.
   if (input.has_text()) return static_cast<int64_t>(input.text().size()) + 1;
   if (input.has_text_pair()) {
     return static_cast<int64_t>(input.text_pair().first().size() + input.text_pair().second().size()) + 1;
   }
+  if (input.has_image()) return static_cast<int64_t>(input.image().size()) + 1;
   return 0;
 }
 
@@ -171,7 +226,11 @@ PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, cons
   PlannedRow row;
   row.status = CheckKind(input, index, model);
   if (!row.status.ok()) return row;
-  if (input.has_token_ids()) {
+  if (input.has_pixels()) {
+    PlanPixels(input.pixels().data(), index, model, &row);
+  } else if (input.has_image()) {
+    PlanImage(input.image(), index, plan, model, &row);
+  } else if (input.has_token_ids()) {
     PlanIds(input.token_ids(), index, plan, model, &row);
   } else {
     // Also where too many are an error: what is over the limit is counted, and not kept.
@@ -180,7 +239,7 @@ PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, cons
     if (std::all_of(row.type_ids.begin(), row.type_ids.end(), zero)) row.type_ids.clear();
   }
   if (row.status.ok()) {
-    row.num_tokens = static_cast<int64_t>(row.ids.size());
+    if (row.pixels.empty()) row.num_tokens = static_cast<int64_t>(row.ids.size());
     row.mode = ResolveMode(plan.mode, row.num_tokens, model.info.parallel_max_tokens);
     if (row.mode == ComputeMode::kParallel && row.num_tokens > kMaxParallelTokens) {
       row.status = Invalid(Field(index, ContentName(input)),

@@ -36,8 +36,10 @@ struct RowAnswer {
 // A row as its caller submits it.
 struct PendingRow {
   int model = 0;                   // index into the models that are served
-  std::vector<uint32_t> ids;       // at least one
+  std::vector<uint32_t> ids;       // at least one, or none and pixels
   std::vector<uint32_t> type_ids;  // as many, or empty
+  std::vector<float> pixels;       // with image_tokens as Row has them, or none
+  int64_t image_tokens = 0;
   ComputeMode mode = ComputeMode::kParallel;
   int chunk_tokens = 0;
   RowOutput output = RowOutput::kPooledMean;

@@ -77,8 +77,8 @@ int64_t RowsCall::RowBytes(const PlannedRow& row, ComputeMode mode) const {
   const int64_t unstepped = encoder.max_unstepped_tokens();
   if (context().memory == nullptr || !row.status.ok() || unstepped == 0 || row.num_tokens <= unstepped) return 0;
   const int chunk_tokens = mode == ComputeMode::kChunked ? plan_.chunk_tokens : 0;
-  return encoder.RowBytes(
-      {row.ids, row.type_ids, mode, chunk_tokens, plan_.output, plan_.window_tokens, plan_.window_stride});
+  return encoder.RowBytes({row.ids, row.type_ids, mode, chunk_tokens, plan_.output, plan_.window_tokens,
+                           plan_.window_stride, row.pixels, row.pixels.empty() ? 0 : row.num_tokens});
 }
 
 absl::Status RowsCall::CheckMemory(int i) const {
@@ -117,13 +117,13 @@ void RowsCall::Parse(bool on_tokenizer_thread) {
   plan_ = *std::move(plan);
   num_unanswered_ = inputs().size();
 
-  int64_t text_bytes = 0;
-  for (const v1::Input& input : inputs()) text_bytes += TextBytes(input);
+  int64_t num_bytes = 0;
+  for (const v1::Input& input : inputs()) num_bytes += BytesToPrepare(input);
   tokenize_started_ = context().clock->Now();
-  if (text_bytes == 0 || on_tokenizer_thread) {
+  if (num_bytes == 0 || on_tokenizer_thread) {
     MakeRows();
   } else {
-    OnTokenizerThread(text_bytes, [](RowsCall& call) { call.MakeRows(); });
+    OnTokenizerThread(num_bytes, [](RowsCall& call) { call.MakeRows(); });
   }
 }
 
@@ -134,10 +134,11 @@ void RowsCall::MakeRows() {
   for (int i = 0; i < inputs().size(); ++i) {
     if (i > 0) context().tokenizers->LetOthersIn();
     if (absl::Status status = CheckCaller(); !status.ok()) return Fail(std::move(status));
-    const bool tokenizes = TextBytes(inputs()[i]) > 0 && served().tokenizer != nullptr;
+    const bool can_prepare = inputs()[i].has_image() ? served().preprocessor != nullptr : served().tokenizer != nullptr;
+    const bool prepares = can_prepare && BytesToPrepare(inputs()[i]) > 0;
     const absl::Time started = context().clock->Now();
     rows_.push_back(MakeRow(i));
-    if (tokenizes) context().metrics->Tokenized(plan_.model, context().clock->Now() - started);
+    if (prepares) context().metrics->Tokenized(plan_.model, context().clock->Now() - started);
     if (!rows_.back().status.ok() && !rows_stand_alone()) return Fail(rows_.back().status);
     if (absl::Status status = CheckMemory(i); !status.ok()) {
       rows_.back() = PlannedRow();
@@ -194,6 +195,10 @@ void RowsCall::Submit() {
     out.model = served().queue_index;
     out.ids = may_retry ? row.ids : std::move(row.ids);
     out.type_ids = may_retry ? row.type_ids : std::move(row.type_ids);
+    if (!row.pixels.empty()) {
+      out.pixels = may_retry ? row.pixels : std::move(row.pixels);
+      out.image_tokens = row.num_tokens;
+    }
     out.mode = row.mode;
     out.chunk_tokens = row.mode == ComputeMode::kChunked ? plan_.chunk_tokens : 0;
     out.output = plan_.output;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "model/encoder.h"
+#include "model/image_input/preprocessor.h"
 #include "model/model.h"
 #include "model/tokenizer/tokenizer.h"
 
@@ -20,10 +21,11 @@ namespace lion {
 struct ServedModel {
   std::string name;  // matches [A-Za-z0-9._-]{1,64}, unique, not "unknown"
   ModelInfo info;
-  const Tokenizer* tokenizer = nullptr;  // of owner; null = no text
-  std::vector<Encoder*> encoders;        // of owner, none null: one for each of info.devices, which all models share
-  int64_t max_sequence_tokens = 0;       // the flag, or less where positions are absolute
-  std::shared_ptr<void> owner;           // keeps the above alive; null = somebody else does, longer than the server
+  const Tokenizer* tokenizer = nullptr;             // of owner; null = no text
+  const ImagePreprocessor* preprocessor = nullptr;  // of owner; null = no encoded pictures
+  std::vector<Encoder*> encoders;   // of owner, none null: one for each of info.devices, which all models share
+  int64_t max_sequence_tokens = 0;  // the flag, or less where positions are absolute
+  std::shared_ptr<void> owner;      // keeps the above alive; null = somebody else does, longer than the server
   // PendingRow::model of rows of this version. Set by Server; two versions of one model never share it.
   int queue_index = 0;
 };

@@ -32,6 +32,7 @@ absl::Status CheckNumInputs(int num_inputs, const ServiceLimits& limits) {
 }
 
 absl::Status PlanOptions(const v1::EncodeOptions& options, const ServiceLimits& limits, CallPlan* plan) {
+  plan->max_image_pixels = limits.max_image_pixels;
   switch (options.truncation()) {
     case v1::TRUNCATION_UNSPECIFIED:
     case v1::TRUNCATION_ERROR:
@@ -192,6 +193,10 @@ absl::StatusOr<CallPlan> PlanDocument(const v1::EmbedDocumentRequest& request, i
                                       const ServiceLimits& limits) {
   CallPlan plan;
   plan.model = index;
+  if (model.info.input != "text") {
+    return absl::InvalidArgumentError(absl::StrCat("model: ", model.name, " takes ", model.info.input,
+                                                   "; EmbedDocument takes a text, a text pair or token ids"));
+  }
   if (absl::Status status = CheckEmbeds(model); !status.ok()) return status;
   if (absl::Status status = PlanOptions(request.options(), limits, &plan); !status.ok()) return status;
   if (absl::Status status = PlanVectors(request, model, RowOutput::kWindows, &plan); !status.ok()) return status;

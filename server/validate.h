@@ -17,6 +17,7 @@
 #include "absl/strings/string_view.h"
 #include "lion/v1/encoder.pb.h"
 #include "model/encoder.h"
+#include "model/image_input/decode.h"
 #include "model/types.h"
 #include "server/served_model.h"
 
@@ -27,24 +28,26 @@ inline constexpr int64_t kMaxAnswerBytes = int64_t{2000} << 20;
 
 // Limits of the whole server.
 struct ServiceLimits {
-  int max_inputs = 1024;                          // inputs a call
-  int64_t max_request_tokens = int64_t{1} << 20;  // tokens a call; equals max_queue_tokens
-  int64_t max_queue_tokens = int64_t{1} << 20;    // shown by ListModels
-  int64_t max_queue_bytes = int64_t{256} << 20;   // text that waits for tokenizer threads or is in work
-  int64_t max_memory_bytes = 0;                   // of long rows together (memory_budget.h); 0 = no limit
-  int64_t max_message_bytes = int64_t{64} << 20;  // shown by ListModels; gRPC itself enforces it
-  std::optional<ComputeMode> default_mode;        // of AUTO; nullopt = by length
+  int max_inputs = 1024;                              // inputs a call
+  int64_t max_request_tokens = int64_t{1} << 20;      // tokens a call; equals max_queue_tokens
+  int64_t max_queue_tokens = int64_t{1} << 20;        // shown by ListModels
+  int64_t max_message_bytes = int64_t{64} << 20;      // shown by ListModels; gRPC itself enforces it
+  int64_t max_image_pixels = kDefaultMaxImagePixels;  // width times height of an encoded picture
+  int64_t max_queue_bytes = int64_t{256} << 20;       // text that waits for tokenizer threads or is in work
+  int64_t max_memory_bytes = 0;                       // of long rows together (memory_budget.h); 0 = no limit
+  std::optional<ComputeMode> default_mode;            // of AUTO; nullopt = by length
 };
 
 // One call, checked. The same for all of its rows.
 struct CallPlan {
   int model = 0;  // index
   RowOutput output = RowOutput::kPooledMean;
-  v1::Truncation truncation = v1::TRUNCATION_ERROR;  // ERROR, RIGHT or LEFT
-  std::optional<ComputeMode> mode;                   // nullopt = by length
-  int chunk_tokens = 0;                              // 0 = the model's own
-  bool spans = false;                                // byte spans are wanted
-  bool tokens = false;                               // token strings are wanted
+  v1::Truncation truncation = v1::TRUNCATION_ERROR;   // ERROR, RIGHT or LEFT
+  std::optional<ComputeMode> mode;                    // nullopt = by length
+  int chunk_tokens = 0;                               // 0 = the model's own
+  bool spans = false;                                 // byte spans are wanted
+  bool tokens = false;                                // token strings are wanted
+  int64_t max_image_pixels = kDefaultMaxImagePixels;  // as ServiceLimits has it
 
   // Embed.
   int64_t window_tokens = 0;  // of kWindows, as Row has them

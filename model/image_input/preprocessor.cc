@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <filesystem>
 #include <iterator>
 #include <utility>
 
@@ -13,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
+#include "model/config.h"
 #include "model/image_input/decode.h"
 #include "nlohmann/json.hpp"
 
@@ -20,6 +22,8 @@ namespace lion {
 namespace {
 
 using Json = nlohmann::json;
+
+constexpr int64_t kMaxConfigBytes = 1 << 20;
 
 // Processors that do what the fields say and nothing else. Others read the same fields otherwise (ConvNext divides the
 // size by crop_pct, say).
@@ -242,6 +246,25 @@ absl::StatusOr<ImagePreprocessor> ImagePreprocessor::Parse(absl::string_view jso
     return absl::InvalidArgumentError(absl::StrCat(file, ": is not a JSON object"));
   }
   return PreprocessorFields(value, file).Read();
+}
+
+absl::StatusOr<std::optional<ImagePreprocessor>> ImagePreprocessor::Load(const std::string& directory,
+                                                                         int64_t image_size, int64_t patch_size,
+                                                                         bool image_size_fixed) {
+  const std::string file = absl::StrCat(directory, "/preprocessor_config.json");
+  std::error_code error;
+  if (!std::filesystem::exists(file, error)) return std::nullopt;
+  const absl::StatusOr<std::string> json = ReadTextFile(file, kMaxConfigBytes);
+  if (!json.ok()) return json.status();
+  absl::StatusOr<ImagePreprocessor> parsed = Parse(*json, file);
+  if (!parsed.ok()) return parsed.status();
+  const int64_t S = parsed->size();
+  if (S % patch_size != 0 || (image_size_fixed && S != image_size)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(file, ": makes pictures of ", S, " x ", S, ", config.json's model takes ",
+                     image_size_fixed ? absl::StrCat(image_size, " only") : absl::StrCat("multiples of ", patch_size)));
+  }
+  return std::optional<ImagePreprocessor>(*std::move(parsed));
 }
 
 absl::StatusOr<std::vector<float>> ImagePreprocessor::Prepare(absl::string_view encoded, int64_t max_pixels) const {

@@ -11,6 +11,7 @@
 //   absl::StatusOr<std::vector<float>> pixels = preprocessor->Prepare(jpeg, kDefaultMaxImagePixels);
 
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -31,6 +32,12 @@ class ImagePreprocessor {
   // filter that is not known here (a file that cannot be followed to the letter is refused, never approximated), or
   // settings after which not every picture is S x S.
   static absl::StatusOr<ImagePreprocessor> Parse(absl::string_view json, const std::string& file);
+
+  // The one of a model directory, by its preprocessor_config.json; nullopt where it has none. Errors as Parse has them,
+  // and NOT_FOUND or INVALID_ARGUMENT for a file that cannot be read, or whose S the model does not take: S must be a
+  // multiple of patch_size, and image_size where image_size_fixed (ModelInfo).
+  static absl::StatusOr<std::optional<ImagePreprocessor>> Load(const std::string& directory, int64_t image_size,
+                                                               int64_t patch_size, bool image_size_fixed);
 
   // S: what Prepare gives is (3, S, S).
   int64_t size() const { return size_; }

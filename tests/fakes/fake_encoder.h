@@ -4,7 +4,8 @@
 #ifndef LION_TESTS_FAKES_FAKE_ENCODER_H_
 #define LION_TESTS_FAKES_FAKE_ENCODER_H_
 
-// Two encoders without a model: FakeEncoder answers at once with values that follow from a row's own ids, PuppetEncoder
+// Two encoders without a model: FakeEncoder answers at once with values that follow from a row's own ids (of a
+// picture: of its first pixels), PuppetEncoder
 // holds each batch until the test says how it ends.
 //
 //   PuppetEncoder encoder;
@@ -16,6 +17,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdint>
 #include <deque>
 #include <limits>
@@ -87,6 +89,13 @@ class FakeEncoder : public Encoder {
   // What Encode gives for one row.
   RowResult Answer(const Row& row) const {
     RowResult result;
+    if (!row.pixels.empty()) {
+      Row as_ids = row;
+      const std::vector<uint32_t> ids = PixelIds(row);
+      as_ids.ids = ids;
+      as_ids.pixels = {};
+      return Answer(as_ids);
+    }
     const int64_t L = row.ids.size();
     result.width = row.output == RowOutput::kTokens   ? options_.hidden_width
                    : row.output == RowOutput::kLogits ? options_.num_labels
@@ -120,6 +129,14 @@ class FakeEncoder : public Encoder {
   }
 
  private:
+  // (L): the first pixels in thousandths, as ids.
+  static std::vector<uint32_t> PixelIds(const Row& row) {
+    std::vector<uint32_t> ids;
+    for (int64_t t = 0; t < row.image_tokens; ++t) {
+      ids.push_back(static_cast<uint32_t>(std::lround(std::abs(row.pixels[t % row.pixels.size()]) * 1000)));
+    }
+    return ids;
+  }
   static bool Holds(const Row& row, uint32_t id) {
     for (uint32_t i : row.ids) {
       if (i == id) return true;

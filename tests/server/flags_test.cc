@@ -57,6 +57,7 @@ const Case kCases[] = {
     {"SequenceNegative", [](auto* f) { f->max_sequence_tokens = -5; }, {"--max_sequence_tokens=-5"}},
     {"QueueNegative", [](auto* f) { f->max_queue_tokens = -5; }, {"--max_queue_tokens=-5"}},
     {"InputsNegative", [](auto* f) { f->max_inputs = -5; }, {"--max_inputs=-5"}},
+    {"ImagePixelsNegative", [](auto* f) { f->max_image_pixels = -1; }, {"--max_image_pixels=-1", "1 to 2147483648"}},
     {"MessageNegative", [](auto* f) { f->max_message_mib = -5; }, {"--max_message_mib=-5", "2047"}},
     {"ConnectionCalls", [](auto* f) { f->max_connection_calls = -1; }, {"--max_connection_calls=-1", "1048576"}},
     {"ConnectionIdle",

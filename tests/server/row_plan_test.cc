@@ -189,11 +189,11 @@ TEST_F(RowsTest, TokenizeTakesTextOnlyAndNeverCuts) {
   EXPECT_THAT(std::string(ids.status.message()), StartsWith("inputs[0].token_ids: Tokenize takes text"));
 }
 
-TEST_F(RowsTest, TextBytesAreWhatTheTokenizerReads) {
-  EXPECT_EQ(TextBytes(IdsInput({1})), 0);
-  EXPECT_EQ(TextBytes(v1::Input()), 0);
-  EXPECT_GT(TextBytes(TextInput("")), 0);
-  EXPECT_GE(TextBytes(TextInput("12345")), 5);
+TEST_F(RowsTest, BytesToPrepareAreWhatTheTokenizerReads) {
+  EXPECT_EQ(BytesToPrepare(IdsInput({1})), 0);
+  EXPECT_EQ(BytesToPrepare(v1::Input()), 0);
+  EXPECT_GT(BytesToPrepare(TextInput("")), 0);
+  EXPECT_GE(BytesToPrepare(TextInput("12345")), 5);
 }
 
 TEST(CheckAnyRowTest, FailsWithTheFirstOnlyIfAllFail) {
