@@ -179,7 +179,7 @@ def test_one_input_instead_of_many_is_a_type_error(client, call):
             getattr(client, call)(one)
 
 
-@pytest.mark.parametrize("value", [7, None, b"bytes", 1.5, ["a", "list", "of", "text"], [1.5], np.zeros(3), np.zeros((2, 2), int)])
+@pytest.mark.parametrize("value", [7, None, 1.5, ["a", "list", "of", "text"], [1.5], np.zeros(3), np.zeros((2, 2), int)])
 def test_what_is_no_input_is_a_type_error(client, value):
     with pytest.raises(TypeError, match="inputs\\[1\\]"):
         client.embed(["x", value])

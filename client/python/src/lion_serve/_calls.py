@@ -5,6 +5,8 @@
 from __future__ import annotations
 
 import dataclasses
+import io
+import pathlib
 from typing import Any, Callable, Iterable, Iterator, Sequence, TypeVar, Union, cast
 
 import grpc
@@ -130,7 +132,8 @@ def wire_inputs(inputs: Iterable[types.Input]) -> Iterator[Union[wire.Input, Row
 
 def check_is_many(inputs: Any) -> None:
     is_ids = isinstance(inputs, np.ndarray) and inputs.dtype.kind in "iu" and inputs.ndim == 1
-    if isinstance(inputs, (str, types.TokenIds)) or is_ids:
+    is_picture = isinstance(inputs, (bytes, bytearray, memoryview, pathlib.Path)) or hasattr(inputs, "save")
+    if isinstance(inputs, (str, types.TokenIds)) or is_ids or is_picture:
         raise TypeError(f"inputs: one {type(inputs).__name__}; give a list of inputs, [x] for one")
 
 
@@ -146,14 +149,44 @@ def wire_input(index: int, value: Any) -> Union[wire.Input, RowError]:
         if isinstance(value, tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], str):
             field = "text_pair"
             return wire.Input(text_pair=wire.TextPair(first=value[0], second=value[1]))
+        if isinstance(value, (bytes, bytearray, memoryview)):
+            field = "image"
+            return wire.Input(image=bytes(value))
+        if isinstance(value, pathlib.Path):
+            field = "image"
+            return wire.Input(image=value.read_bytes())
+        if isinstance(value, np.ndarray) and value.dtype.kind == "f":
+            field = "pixels"
+            return wire.Input(pixels=wire.PixelTensor(data=_pixels(value)))
+        if hasattr(value, "convert") and hasattr(value, "save"):  # a PIL.Image
+            field = "image"
+            return wire.Input(image=_png(value))
         if isinstance(value, (list, tuple, np.ndarray)):
             field = "token_ids"
             return wire.Input(token_ids=wire.TokenIds(ids=_ints(value)))
     except ValueError as error:  # UnicodeEncodeError is one
         return RowError(index, grpc.StatusCode.INVALID_ARGUMENT, f"inputs[{index}].{field}: {error}")
+    except OSError as error:
+        return RowError(index, grpc.StatusCode.INVALID_ARGUMENT, f"inputs[{index}].{field}: {error}")
     except TypeError as error:
         raise TypeError(f"inputs[{index}].{field}: {error}") from None
-    raise TypeError(f"inputs[{index}]: {type(value).__name__}; give a str, a pair of str, TokenIds, or integers")
+    raise TypeError(
+        f"inputs[{index}]: {type(value).__name__}; give a str, a pair of str, TokenIds, integers, or a picture: its bytes, a "
+        "pathlib.Path, a PIL image, or normalised pixels as floats [3, S, S]"
+    )
+
+
+def _pixels(value: Any) -> bytes:
+    if value.ndim != 3 or value.shape[0] != 3 or value.shape[1] != value.shape[2]:
+        raise TypeError(f"floats of shape {list(value.shape)}; normalised pixels are [3, S, S]")
+    return np.ascontiguousarray(value, "<f4").tobytes()
+
+
+def _png(picture: Any) -> bytes:
+    """Without loss, and its transparency as Pillow's convert("RGB") has it: dropped."""
+    out = io.BytesIO()
+    picture.convert("RGB").save(out, "PNG", compress_level=1)
+    return out.getvalue()
 
 
 def _ints(values: Any) -> list[int]:

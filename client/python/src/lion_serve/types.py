@@ -5,7 +5,8 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Callable, Iterator, Literal, Optional, Sequence, Tuple, Union
+import pathlib
+from typing import Any, Callable, Iterator, Literal, Optional, Protocol, Sequence, Tuple, Union
 
 import numpy as np
 import numpy.typing as npt
@@ -31,8 +32,27 @@ class TokenIds:
     type_ids: Union[Sequence[int], npt.NDArray[np.integer]] = ()
 
 
-# A text, a pair of texts, or token ids. A list or array of integers is ids.
-Input = Union[str, Tuple[str, str], TokenIds, Sequence[int], npt.NDArray[np.integer]]
+class Picture(Protocol):
+    """What a PIL.Image.Image is to us."""
+
+    def convert(self, mode: str) -> Any: ...
+
+    def save(self, fp: Any, format: str) -> None: ...
+
+
+# A text, a pair of texts, or token ids: a list or array of integers is ids. For image models a picture: the bytes of a
+# JPEG, PNG or WebP, a pathlib.Path to one (a str is a text), a PIL image, or pixels, normalised, as floats [3, S, S].
+Input = Union[
+    str,
+    Tuple[str, str],
+    TokenIds,
+    Sequence[int],
+    npt.NDArray[np.integer],
+    bytes,
+    pathlib.Path,
+    Picture,
+    npt.NDArray[np.floating],
+]
 
 # Called on the caller's thread (or loop) after each answer: rows done, rows in all (None where inputs have no length).
 Progress = Callable[[int, Optional[int]], None]
