@@ -1,0 +1,112 @@
+# Copyright 2026 The LION Serve Authors
+# SPDX-License-Identifier: Apache-2.0
+"""Pictures in every form that the client takes, to an image model."""
+
+import asyncio
+import json
+import pathlib
+import shutil
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from harness import ORACLE, Server
+
+import lion_serve
+
+S = 32  # of the oracle's image models
+
+
+def png(pixels):
+    """uint8 [H, W, 3] as a file."""
+
+    def chunk(name, data):
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    height, width = pixels.shape[:2]
+    lines = b"".join(b"\0" + row.tobytes() for row in pixels)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + \
+        chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
+
+
+class FakePicture:
+    """Says what a PIL.Image.Image would."""
+
+    def __init__(self, encoded):
+        self._encoded = encoded
+
+    def convert(self, mode):
+        assert mode == "RGB"
+        return self
+
+    def save(self, out, kind, compress_level):
+        assert kind == "PNG"
+        out.write(self._encoded)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("models") / "vision"
+    shutil.copytree(ORACLE / "image-selective-s-nopos-mean", directory)
+    (directory / "preprocessor_config.json").write_text(json.dumps(
+        {"size": {"height": S, "width": S}, "resample": 3, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}))
+    with Server([directory], "--parallel_max_tokens=64", "--max_batch_tokens=1024") as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(server):
+    with lion_serve.Client(server.grpc) as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def picture():
+    return np.random.default_rng(5).integers(0, 256, (S, S, 3), dtype=np.uint8)
+
+
+def prepared(pixels):
+    return ((pixels.transpose(2, 0, 1) / 255 - 0.5) / 0.25).astype(np.float32)
+
+
+def forms(picture, folder):
+    path = pathlib.Path(folder) / "picture.png"
+    path.write_bytes(png(picture))
+    return [png(picture), bytearray(png(picture)), path, FakePicture(png(picture)), prepared(picture), prepared(picture).astype(np.float64)]
+
+
+def test_every_form_of_a_picture_gives_its_vector(client, picture, tmp_path):
+    found = client.embed(forms(picture, tmp_path))
+    assert found.vectors.shape == (6, 48)
+    np.testing.assert_allclose(found.vectors, np.repeat(found.vectors[:1], 6, 0), atol=1e-5)
+    assert [row.error for row in client.embed_stream(forms(picture, tmp_path))] == [None] * 6
+    scores = client.classify(forms(picture, tmp_path), top_k=1)
+    assert len({row.scores[0].label for row in scores}) == 1
+
+
+def test_the_asyncio_client_too(server, client, picture, tmp_path):
+    async def embed():
+        async with lion_serve.AsyncClient(server.grpc) as opened:
+            return await opened.embed(forms(picture, tmp_path))
+
+    np.testing.assert_array_equal(asyncio.run(embed()).vectors, client.embed(forms(picture, tmp_path)).vectors)
+
+
+def test_a_picture_that_is_none_fails_alone(client, picture, tmp_path):
+    found = client.embed([png(picture), b"GIF89a", tmp_path / "missing.png"], on_error="return")
+    assert [error.index for error in found.errors] == [1, 2]
+    assert found.errors[0].message == "inputs[1].image: is neither JPEG, PNG nor WebP: it looks like a GIF"
+    assert "inputs[2].image: " in found.errors[1].message and "missing.png" in found.errors[1].message
+    assert np.isfinite(found.vectors[0]).all() and np.isnan(found.vectors[1:]).all()
+
+
+@pytest.mark.parametrize("value", [np.zeros((3, 4, 5)), np.zeros((1, 4, 4)), np.zeros(3)])
+def test_pixels_of_another_shape_are_a_mistake_of_the_program(client, value):
+    with pytest.raises(TypeError, match=r"inputs\[0\]\.pixels: floats of shape .*; normalised pixels are \[3, S, S\]"):
+        client.embed([value])
+
+
+def test_one_picture_is_no_list_of_them(client, picture):
+    with pytest.raises(TypeError, match="inputs: one bytes; give a list of inputs"):
+        client.embed(png(picture))
