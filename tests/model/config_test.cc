@@ -4,6 +4,8 @@
 #include "model/config.h"
 
 #include <string>
+#include <utility>
+#include <variant>
 #include <vector>
 
 #include "gmock/gmock.h"
@@ -78,6 +80,73 @@ TEST(TextConfigTest, RefusesWhatItCannotServeByFileAndField) {
     EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument) << text;
     EXPECT_THAT(std::string(config.status().message()), HasSubstr("dir/config.json: " + message));
   }
+}
+
+constexpr char kImage[] = R"({"model_type": "lion-vision", "mask_type": "Selective", "order": "S", "pos_emb": false,
+  "cls_tok": true, "mlp_ratio": 4, "qkv_bias": false, "layer_norm_eps": 1e-6, "in_chans": 3, "img_size": 224,
+  "patch_size": 16, "embed_dim": 192, "depth": 12, "num_heads": 3, "num_classes": 1000})";
+
+// kImage with one field's text replaced.
+std::string ImageWith(const std::string& from, const std::string& to) {
+  std::string text = kImage;
+  const size_t at = text.find(from);
+  EXPECT_NE(at, std::string::npos) << from;
+  return text.replace(at, from.size(), to);
+}
+
+TEST(ImageConfigTest, ReadsEveryField) {
+  const absl::StatusOr<ImageConfig> config = ParseImageConfig(kImage, "config.json");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->variant, Variant::kS);
+  EXPECT_TRUE(config->two_paths);
+  EXPECT_FALSE(config->positions);
+  EXPECT_TRUE(config->cls_pooling);
+  EXPECT_FALSE(config->qkv_bias);
+  EXPECT_EQ(config->image_size, 224);
+  EXPECT_EQ(config->patch_size, 16);
+  EXPECT_EQ(config->hidden_width, 192);
+  EXPECT_EQ(config->head_width, 64);
+  EXPECT_EQ(config->feed_forward_width, 768);
+  EXPECT_EQ(config->num_layers, 12);
+  EXPECT_EQ(config->num_classes, 1000);
+  EXPECT_EQ(config->layer_norm_eps, 1e-6);
+  EXPECT_EQ(ParseImageConfig(ImageWith("Selective", "Decay"), "f")->variant, Variant::kD);
+  EXPECT_EQ(ParseImageConfig(ImageWith("Selective", "Lit"), "f")->variant, Variant::kLit);
+  EXPECT_FALSE(ParseImageConfig(ImageWith("\"S\"", "\"Normal\""), "f")->two_paths);
+  EXPECT_EQ(ParseImageConfig(ImageWith("\"mlp_ratio\": 4", "\"mlp_ratio\": 2.5"), "f")->feed_forward_width, 480);
+  EXPECT_EQ(ParseImageConfig(ImageWith(", \"num_classes\": 1000", ""), "f")->num_classes, -1);
+}
+
+TEST(ImageConfigTest, RefusesWhatItCannotServeByFileAndField) {
+  const std::vector<std::pair<std::string, std::string>> cases = {
+      {"[1]", "is not a JSON object"},
+      {ImageWith("Selective", "Softmax"), "mask_type 'Softmax' is not one of Lit, Decay, Selective"},
+      {ImageWith("\"S\"", "\"Z\""), "order 'Z' is neither Normal nor S"},
+      {ImageWith("\"pos_emb\": false,", ""), "pos_emb is missing"},
+      {ImageWith("\"cls_tok\": true", "\"cls_tok\": 1"), "cls_tok is 1, not true or false"},
+      {ImageWith("\"in_chans\": 3", "\"in_chans\": 1"), "in_chans 1 is not served: only 3 are"},
+      {ImageWith("\"img_size\": 224", "\"img_size\": 225"), "img_size 225 is not a multiple of patch_size 16"},
+      {ImageWith("\"patch_size\": 16", "\"patch_size\": 0"), "patch_size is 0, not a whole number from 1 to 64"},
+      {ImageWith("\"embed_dim\": 192", "\"embed_dim\": 193"), "embed_dim 193 is not a multiple of num_heads 3"},
+      {ImageWith("\"embed_dim\": 192", "\"embed_dim\": 387"), "heads are 129 wide, at most 128 are served"},
+      {ImageWith("\"mlp_ratio\": 4", "\"mlp_ratio\": 0"), "mlp_ratio times embed_dim is 0"},
+      {ImageWith("\"mlp_ratio\": 4", "\"problem_type\": \"regression\""), "problem_type 'regression'"},
+      {ImageWith("lion-vision", "vit"), "model_type 'vit' is not 'lion-vision'"},
+  };
+  for (const auto& [text, what] : cases) {
+    const absl::StatusOr<ImageConfig> config = ParseImageConfig(text, "dir/config.json");
+    ASSERT_FALSE(config.ok()) << what;
+    EXPECT_THAT(std::string(config.status().message()), HasSubstr("dir/config.json: " + what));
+  }
+}
+
+TEST(ModelConfigTest, IsOfTheKindThatModelTypeSays) {
+  EXPECT_TRUE(std::holds_alternative<TextConfig>(*ParseModelConfig(kGood, "f")));
+  EXPECT_TRUE(std::holds_alternative<ImageConfig>(*ParseModelConfig(kImage, "f")));
+  EXPECT_EQ(Common(*ParseModelConfig(kImage, "f")).hidden_width, 192);
+  EXPECT_THAT(std::string(ParseModelConfig(ImageWith("lion-vision", "vit"), "f").status().message()),
+              HasSubstr("f: model_type 'vit' is not served: only 'bert' and 'lion-vision' are"));
+  EXPECT_THAT(std::string(ParseModelConfig("{", "f").status().message()), HasSubstr("f: is not JSON"));
 }
 
 TEST(TextConfigTest, AnErrorIsOneLineWhateverTheFileHolds) {
