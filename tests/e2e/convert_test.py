@@ -40,6 +40,23 @@ TEXTS = {
 CLASSIFIERS = ("d-ln", "s-ln", "s-noln")
 
 
+def image(mask_type, order, positions, pooling, seed):
+    """(checkpoint, flags) of an image encoder as DeiT's training leaves it."""
+    tree = checkpoints.deit(checkpoints.image_weights(mask_type, order, positions, seed=seed), input_size=checkpoints.SIZE)
+    return lambda: tree, (f"--pooling={pooling}", f"--num_heads={checkpoints.IMAGE_HEADS}")
+
+
+IMAGES = {
+    "lit": image("Lit", "Normal", True, "cls", 11),
+    "lit-nopos": image("Lit", "Normal", False, "mean", 12),
+    "decay": image("Decay", "Normal", True, "mean", 13),
+    "decay-natural": image("Decay", "S", False, "cls", 14),
+    "selective": image("Selective", "Normal", False, "cls", 15),
+    "selective-natural": image("Selective", "S", False, "mean", 16),
+    "selective-natural-pos": image("Selective", "S", True, "cls", 17),
+}
+
+
 def convert(tmp, name, tree, *flags):
     path = checkpoints.write_torch(tmp / f"{name}.pt", tree)
     done = subprocess.run([sys.executable, CONVERT, path, "--out", tmp / name, *flags], capture_output=True, text=True)
@@ -50,7 +67,7 @@ def convert(tmp, name, tree, *flags):
 @pytest.fixture(scope="module")
 def converted(tmp_path_factory):
     tmp = tmp_path_factory.mktemp("converted")
-    return {name: convert(tmp, name, make(), *flags) for name, (make, flags) in TEXTS.items()}
+    return {name: convert(tmp, name, make(), *flags) for name, (make, flags) in (TEXTS | IMAGES).items()}
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +95,25 @@ def test_text(serving, converted, name, mode):
     if "logits" in wanted[0]:
         for want, result in zip(wanted, serving.call("Classify", pb.ClassifyRequest(model=name, inputs=inputs, options=options, raw_scores=True)).results):
             assert_close([s.score for s in sorted(result.scores, key=lambda s: s.index)], want["logits"])
+
+
+@pytest.mark.parametrize("mode", FORMS, ids=FORM_IDS)
+@pytest.mark.parametrize("name", IMAGES)
+def test_image(serving, converted, name, mode):
+    model = plain.load(converted[name])
+    rng = np.random.default_rng(len(name))
+    rows = [model.random_row(size, rng) for size in ((32, 32) if model.absolute else (32, 8, 56))]
+    wanted = [model.run(row) for row in rows]
+    inputs = [pb.Input(pixels=pb.PixelTensor(data=row.astype("<f4").tobytes())) for row in rows]
+    options = pb.EncodeOptions(mode=mode, chunk_tokens=8 if mode == pb.COMPUTE_MODE_CHUNKED else 0)
+    hidden = serving.call("Embed", pb.EmbedRequest(model=name, inputs=inputs, options=options, pooling=pb.POOLING_TOKENS)).results
+    own = serving.call("Embed", pb.EmbedRequest(model=name, inputs=inputs, options=options)).results
+    classified = serving.call("Classify", pb.ClassifyRequest(model=name, inputs=inputs, options=options, raw_scores=True)).results
+    for want, tokens, vector, scores in zip(wanted, hidden, own, classified, strict=True):
+        assert tokens.mode == mode
+        assert_close([v.values for v in tokens.vectors], want["hidden"])
+        assert_close(values(vector.vectors[0]), want["vector"])
+        assert_close([s.score for s in sorted(scores.scores, key=lambda s: s.index)], want["logits"])
 
 
 def test_the_vocabulary_of_the_checkpoint_reads_text(serving, converted):
