@@ -131,6 +131,9 @@ def test_verify_tells_equal_from_not_equal(converted, tmp_path):
     assert good.returncode == 0, good.stdout + good.stderr
     assert good.stdout.count(" ok") == 18 and "TOO FAR" not in good.stdout
 
+    image = verify(converted["decay-natural"], f"--server={BINARY}", "--sizes=32,16")
+    assert image.returncode == 0 and image.stdout.count(" ok") == 9, image.stdout + image.stderr
+
     strict = verify(converted["s-ln"], f"--server={BINARY}", "--tolerance=1e-12", "--forms=parallel")
     assert strict.returncode == 1 and "TOO FAR" in strict.stdout
 
