@@ -172,15 +172,23 @@ absl::Status CpuEncoder::Impl::EncodeLongRow(const Slice& slice, Activations& a,
     });
     if (!status.ok()) return status;
   }
-  if (slice.row->output != RowOutput::kTokens && slice.row->output != RowOutput::kWindows) {
+  const int64_t vectors = CpuLayers::NumParted(slice);
+  const bool means_row = CpuLayers::MeansRow(*slice.row);
+  if (vectors == 0 && !means_row) {
     return run(1, /*work=*/0, [&](int worker, int) { layers->Finish(a, workspaces[worker]); });
   }
   layers->MakeRoom(slice);
-  const int64_t vectors = slice.result->num_vectors;
   const int64_t part = CpuLayers::FinishPart(*slice.row);
-  return run(static_cast<int>((vectors + part - 1) / part), /*work=*/0, [&](int worker, int i) {
+  status = run(static_cast<int>((vectors + part - 1) / part), /*work=*/0, [&](int worker, int i) {
     layers->FinishVectors(a, a.slices.front(), i * part, std::min(vectors, (i + 1) * part), workspaces[worker]);
   });
+  if (!status.ok() || !means_row) return status;
+  constexpr int64_t kPiece = CpuLayers::kSpanTokens;
+  status = run(static_cast<int>((a.T + kPiece - 1) / kPiece), /*work=*/0, [&](int worker, int i) {
+    layers->SumTokens(a, i * kPiece, std::min(a.T, (i + 1) * kPiece), workspaces[worker]);
+  });
+  if (!status.ok()) return status;
+  return run(1, /*work=*/0, [&](int worker, int) { layers->FinishMean(a, a.slices.front(), workspaces[worker]); });
 }
 
 CpuEncoder::CpuEncoder(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

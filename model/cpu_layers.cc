@@ -119,8 +119,10 @@ int64_t CpuLayers::RowBytes(const Row& row, int64_t num_workers) const {
   int64_t bytes = 0;
   if (row.output == RowOutput::kTokens) bytes += L * E_ * 4;
   if (row.output == RowOutput::kWindows) {
-    bytes += NumWindows(L, row.window_tokens, row.window_stride) * width * 4;
-    bytes += num_workers * WindowMeansScratch(L, E_, row.window_tokens, row.window_stride) * 4;
+    bytes += (NumWindows(row, L) + (row.with_document ? 1 : 0)) * width * 4;
+    if (row.window_starts.empty()) {
+      bytes += num_workers * WindowMeansScratch(L, E_, row.window_tokens, row.window_stride) * 4;
+    }
   }
   if (L <= kSpanTokens) return bytes;  // in the workers' own buffers
   const Room room = RoomFor(row);
@@ -313,23 +315,33 @@ const float* CpuLayers::RunHead(const std::vector<CpuHeadProduct>& head, int64_t
 }
 
 void CpuLayers::MakeRoom(const Slice& slice) const {
-  const Row& row = *slice.row;
-  if (row.output == RowOutput::kWindows) {
-    slice.result->num_vectors = NumWindows(slice.L, row.window_tokens, row.window_stride);
-    const std::vector<CpuHeadProduct>& head = weights_.pooled_head;
-    slice.result->width = head.empty() ? E_ : head.back().linear->out_width();
-  } else {
-    slice.result->num_vectors = slice.L;
-    slice.result->width = E_;
-  }
+  const std::vector<CpuHeadProduct>& head = weights_.pooled_head;
+  const bool tokens = slice.row->output == RowOutput::kTokens;
+  slice.result->num_vectors = NumParted(slice) + (MeansRow(*slice.row) ? 1 : 0);
+  slice.result->width = tokens || head.empty() ? E_ : head.back().linear->out_width();
   slice.result->values.resize(slice.result->num_vectors * slice.result->width);
 }
 
+int64_t CpuLayers::NumParted(const Slice& slice) {
+  if (slice.row->output == RowOutput::kTokens) return slice.L;
+  return slice.row->output == RowOutput::kWindows ? NumWindows(*slice.row, slice.L) : 0;
+}
+
+bool CpuLayers::MeansRow(const Row& row) {
+  return row.output == RowOutput::kPooledMean || (row.output == RowOutput::kWindows && row.with_document);
+}
+
 int64_t CpuLayers::FinishPart(const Row& row) {
-  // Windows that share running sums stay together.
+  // About as many tokens as a short part of a step reads; windows that share running sums stay together.
+  constexpr int64_t kPartTokens = 16384;
   if (row.output != RowOutput::kWindows) return kSpanTokens;
+  if (!row.window_starts.empty()) {
+    const int64_t mean = row.num_tokens() / static_cast<int64_t>(row.window_starts.size());
+    return std::clamp<int64_t>(kPartTokens / std::max<int64_t>(1, mean), 1, kSpanTokens);
+  }
   const int64_t group = (row.window_tokens + row.window_stride - 1) / row.window_stride;
-  return (std::max(kSpanTokens, group) + group - 1) / group * group;
+  const int64_t part = std::clamp<int64_t>(kPartTokens / row.window_stride, group, std::max(kSpanTokens, group));
+  return (part + group - 1) / group * group;
 }
 
 void CpuLayers::FinishVectors(const Activations& a, const Slice& slice, int64_t first, int64_t last,
@@ -341,17 +353,50 @@ void CpuLayers::FinishVectors(const Activations& a, const Slice& slice, int64_t 
   if (row.output == RowOutput::kTokens) {
     std::copy(x + first * E_, x + last * E_, values + first * E_);
   } else {
-    float* scratch = w.sums.Get<float>(WindowMeansScratch(slice.L, E_, row.window_tokens, row.window_stride));
+    const bool same_size = row.window_starts.empty();
+    float* scratch =
+        same_size ? w.sums.Get<float>(WindowMeansScratch(slice.L, E_, row.window_tokens, row.window_stride)) : nullptr;
     for (int64_t start = first; start < last; start += kSpanTokens) {
       const int64_t n = std::min(kSpanTokens, last - start);
       float* means = w.pooled.Get<float>((n + Linear::kMaxTileRows) * E_);
-      WindowMeans(x, slice.L, E_, row.window_tokens, row.window_stride, start, start + n, scratch, means);
+      if (same_size) {
+        WindowMeans(x, slice.L, E_, row.window_tokens, row.window_stride, start, start + n, scratch, means);
+      } else {
+        WindowMeans(x, slice.L, E_, row.window_starts, start, start + n, means);
+      }
       int64_t width = 0;
       const float* out = RunHead(weights_.pooled_head, n, &width, w);
       std::copy(out, out + n * width, values + start * width);
     }
   }
   w.clock.To(StageClock::Stage::kNumStages);
+}
+
+// What MeanRows does of a whole row, in pieces and with its bits: here each kSumTokens rows add up in the first of
+// them.
+void CpuLayers::SumTokens(Activations& a, int64_t first, int64_t last, Workspace& w) const {
+  w.clock.To(StageClock::Stage::kHeads);
+  for (int64_t start = first; start < last; start += kSumTokens) {
+    for (int64_t t = start + 1; t < std::min(last, start + kSumTokens); ++t) AddRow(a.x + start * E_, a.x + t * E_, E_);
+  }
+  w.clock.To(StageClock::Stage::kNumStages);
+}
+
+void CpuLayers::FinishMean(const Activations& a, const Slice& slice, Workspace& w) const {
+  w.clock.To(StageClock::Stage::kHeads);
+  float* mean = w.pooled.Get<float>((1 + Linear::kMaxTileRows) * E_);
+  std::fill(mean, mean + E_, 0.f);
+  for (int64_t t = 0; t < slice.L; t += kSumTokens) AddRow(mean, a.x + (slice.start + t) * E_, E_);
+  for (int64_t e = 0; e < E_; ++e) mean[e] /= static_cast<float>(slice.L);
+  WriteMean(slice, w);
+  w.clock.To(StageClock::Stage::kNumStages);
+}
+
+// From the row's mean, in w.pooled, to the last of its vectors.
+void CpuLayers::WriteMean(const Slice& slice, Workspace& w) const {
+  int64_t width = 0;
+  const float* out = RunHead(weights_.pooled_head, 1, &width, w);
+  std::copy(out, out + width, slice.result->values.data() + (slice.result->num_vectors - 1) * width);
 }
 
 // The projections take all rows of the group that want them at once.
@@ -361,7 +406,10 @@ void CpuLayers::Finish(Activations& a, Workspace& w) const {
   for (const Slice& slice : a.slices) {
     if (slice.row->output == RowOutput::kTokens || slice.row->output == RowOutput::kWindows) {
       MakeRoom(slice);
-      FinishVectors(a, slice, 0, slice.result->num_vectors, w);
+      FinishVectors(a, slice, 0, NumParted(slice), w);
+      if (!MeansRow(*slice.row)) continue;
+      MeanRows(a.x + slice.start * E_, slice.L, E_, w.pooled.Get<float>((1 + Linear::kMaxTileRows) * E_));
+      WriteMean(slice, w);
     } else {
       (slice.row->output == RowOutput::kLogits ? classified : pooled).push_back(&slice);
     }

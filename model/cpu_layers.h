@@ -114,6 +114,7 @@ class CpuLayers {
   static constexpr int64_t kSpanTokens = 512;
   // And of what they hold for products to run in tiles.
   static constexpr int64_t kBufferRows = kSpanTokens + Linear::kMaxTileRows;
+  static constexpr int64_t kSumTokens = 64;  // summed apart in a mean, as MeanRows does
 
   virtual ~CpuLayers() = default;
 
@@ -159,10 +160,16 @@ class CpuLayers {
   virtual void FeedForward(Activations& a, size_t layer, int64_t first, int64_t last, float* y, Workspace& w) const = 0;
   // From last hidden states to answers.
   void Finish(Activations& a, Workspace& w) const;
-  // The same for a row of many vectors (kTokens, kWindows) in parts: room for all, then vectors [first, last) of it.
+  // The same for a long row in parts. Room for all its vectors; then vectors [first, last) of those that are not of the
+  // whole row (kTokens, kWindows), in any order; then, where one is (MeansRow), the sums of all tokens, at most
+  // kSpanTokens from a multiple of kSumTokens on, in place of x, and at last FinishMean.
   void MakeRoom(const Slice& slice) const;
-  static int64_t FinishPart(const Row& row);  // as many vectors at a time
+  static int64_t NumParted(const Slice& slice);  // vectors that are not of the whole row
+  static int64_t FinishPart(const Row& row);     // as many of them at a time
   void FinishVectors(const Activations& a, const Slice& slice, int64_t first, int64_t last, Workspace& w) const;
+  static bool MeansRow(const Row& row);
+  void SumTokens(Activations& a, int64_t first, int64_t last, Workspace& w) const;
+  void FinishMean(const Activations& a, const Slice& slice, Workspace& w) const;
 
  protected:
   // Rows of a product in the dtype's form: values, or in int8 what scales (one a row) and its bias make values of.
@@ -207,6 +214,7 @@ class CpuLayers {
   static int64_t HeadStride(int64_t T);
   int64_t QkvElements(int64_t stride) const;
   void MakeHeads(Activations& a) const;
+  void WriteMean(const Slice& slice, Workspace& w) const;
   const float* RunHead(const std::vector<CpuHeadProduct>& head, int64_t n, int64_t* width, Workspace& w) const;
 };
 

@@ -51,8 +51,8 @@ void AddMean(int64_t start, int64_t count, CudaBatch::Group* group) {
   group->rows.push_back({first, static_cast<int32_t>(group->blocks.size()) - first, static_cast<int32_t>(count)});
 }
 
-// The vectors of a row of L tokens from start on, cut into windows. Returns how many they are.
-int64_t AddWindows(int64_t start, int64_t L, int64_t size, int64_t stride, CudaBatch::Group* group) {
+// The vectors of a row of L tokens from start on, cut into windows.
+void AddWindows(int64_t start, int64_t L, int64_t size, int64_t stride, CudaBatch::Group* group) {
   const int64_t num_windows = NumWindows(L, size, stride);
   const int64_t g = std::gcd(size, stride);
   auto count = [&](int64_t w) { return std::min(size, L - w * stride); };
@@ -61,7 +61,7 @@ int64_t AddWindows(int64_t start, int64_t L, int64_t size, int64_t stride, CudaB
   const int64_t shared_blocks = L / g * blocks_of_g + NumBlocks(L % g);
   if (own_blocks <= shared_blocks) {
     for (int64_t w = 0; w < num_windows; ++w) AddMean(start + w * stride, count(w), group);
-    return num_windows;
+    return;
   }
   const auto first = static_cast<int64_t>(group->blocks.size());
   const int64_t group_size = size / g * blocks_of_g;
@@ -79,10 +79,37 @@ int64_t AddWindows(int64_t start, int64_t L, int64_t size, int64_t stride, CudaB
                            static_cast<int32_t>(n / g * blocks_of_g + NumBlocks(n % g)), static_cast<int32_t>(n),
                            by_groups ? static_cast<int32_t>(first + group_end) : 0});
   }
-  return num_windows;
+}
+
+// All vectors of a row of kWindows. Returns how many they are.
+int64_t AddWindowRow(int64_t start, int64_t L, const Row& row, CudaBatch::Group* group) {
+  int64_t num_vectors = NumWindows(row, L);
+  if (row.window_starts.empty()) {
+    AddWindows(start, L, row.window_tokens, row.window_stride, group);
+  } else {
+    for (size_t w = 0; w < row.window_starts.size(); ++w) {
+      const int64_t end = w + 1 < row.window_starts.size() ? int64_t{row.window_starts[w + 1]} : L;
+      AddMean(start + row.window_starts[w], end - row.window_starts[w], group);
+    }
+  }
+  if (row.with_document) {
+    AddMean(start, L, group);
+    ++num_vectors;
+  }
+  return num_vectors;
 }
 
 }  // namespace
+
+int64_t TokensOfRoom(absl::Span<const Row> rows) {
+  int64_t tokens = 0;
+  for (const Row& row : rows) {
+    const auto L = static_cast<int64_t>(row.ids.size());
+    tokens += L;
+    if (row.output == RowOutput::kWindows && row.with_document) tokens += NumBlocks(L);
+  }
+  return tokens;
+}
 
 CudaShape MakeCudaShape(const TextConfig& config, DType dtype, int chunk_tokens) {
   CudaShape shape;
@@ -127,7 +154,7 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
       CudaBatch::Group& group = batch->groups[row.output == RowOutput::kLogits ? kClassifiedHead : kPooledHead];
       int64_t num_vectors = 1;
       if (row.output == RowOutput::kWindows) {
-        num_vectors = AddWindows(counts.T, L, row.window_tokens, row.window_stride, &group);
+        num_vectors = AddWindowRow(counts.T, L, row, &group);
       } else {  // CLS and logits start from the mean of one token
         AddMean(counts.T, row.output == RowOutput::kPooledMean ? L : 1, &group);
       }

@@ -102,11 +102,15 @@ struct CudaBatch {
 // Windows are means like any other: of the sums of blocks that start at the window's first token, or, where that makes
 // fewer of them, of blocks that windows share. Those start at multiples of g = gcd(window_tokens, window_stride), which
 // all windows' borders are. Where windows overlap so much that each would add up many of those, blocks are summed in
-// groups as long as a window (cuda::BlockGroup). A window as long as its row has the bits of kPooledMean. No row has
-// more blocks, or more vectors, than tokens.
+// groups as long as a window (cuda::BlockGroup). A window as long as its row has the bits of kPooledMean, and so has
+// the vector of with_document, whose blocks are its own. No row has more blocks, or more vectors, than tokens but for
+// those.
 void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* batch);
 
-// No batch of T tokens exceeds this in anything.
+// The tokens of a batch for whose parts there is room (MaxCounts): its own, and the blocks of with_document.
+int64_t TokensOfRoom(absl::Span<const Row> rows);
+
+// No batch of T tokens (TokensOfRoom) exceeds this in anything.
 CudaCounts MaxCounts(const CudaShape& shape, int64_t T);
 
 // A CUDA graph's launches are fixed, the plan that they read is not: one graph serves every batch that counts no more

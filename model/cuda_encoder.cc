@@ -192,7 +192,7 @@ CudaLayout CudaEncoder::Impl::Arrange(const CudaBatch& batch, int* bucket) const
 int64_t CudaEncoder::Impl::EstimateBytes(absl::Span<const Row> rows) const {
   CudaBatch batch;
   PlanBatch(shape(), rows, &batch);
-  if (batch.counts.T > options_.max_batch_tokens) return documents_.EstimateBytes(batch);
+  if (TokensOfRoom(rows) > options_.max_batch_tokens) return documents_.EstimateBytes(batch);
   int bucket = -1;
   return Arrange(batch, &bucket).device_bytes();
 }
@@ -485,7 +485,7 @@ absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResul
     return absl::InvalidArgumentError(
         absl::StrCat("a batch of ", T, " tokens, at most ", std::numeric_limits<int32_t>::max(), " are possible"));
   }
-  return T > max_batch_tokens() ? impl_->EncodeDocument(rows, results, control) : impl_->Encode(rows, results);
+  return TokensOfRoom(rows) > max_batch_tokens() ? impl_->EncodeDocument(rows, results, control) : impl_->Encode(rows, results);
 }
 
 int CudaEncoder::max_concurrent_batches() const { return kNumSlots; }

@@ -21,7 +21,8 @@ enum class RowOutput {
   kPooledCls,   // (1, W): row 0, then Dense if the model has one; W = ModelInfo::embedding_width. Not normalised.
   kPooledMean,  // (1, W): the mean over the L tokens, then Dense if there is one. Not normalised.
   kTokens,      // (L, E): the last hidden states. Not normalised.
-  kWindows,     // (NumWindows, W): of each window, what kPooledMean makes of a row. Not normalised.
+  kWindows,     // (NumWindows, W): of each window, what kPooledMean makes of a row. Not normalised. Behind them one of
+                // the whole row, if with_document.
   kLogits,      // (1, labels): classifier(pooler(row 0)); of a picture head(features), row 0 or the mean as trained
 };
 
@@ -48,10 +49,20 @@ struct Row {
   int64_t window_stride = 0;  // from 1 to window_tokens; counts only there
   absl::Span<const float> pixels = {};  // (3, S, S); empty for a text model
   int64_t image_tokens = 0;             // L of pixels; 0 for a text model
+  // Windows of no one size, end to end: where each starts, in rising order, the first at 0. The last ends at L. If not
+  // empty, window_tokens and window_stride do not count.
+  absl::Span<const uint32_t> window_starts = {};
+  bool with_document = false;  // counts only for kWindows
 
   // L: what batches, limits and modes count.
   int64_t num_tokens() const { return image_tokens > 0 ? image_tokens : static_cast<int64_t>(ids.size()); }
 };
+
+// The windows of a row of kWindows of L tokens, without the vector of with_document.
+inline int64_t NumWindows(const Row& row, int64_t L) {
+  return row.window_starts.empty() ? NumWindows(L, row.window_tokens, row.window_stride)
+                                   : static_cast<int64_t>(row.window_starts.size());
+}
 
 // The answer to one row, owned by the caller.
 struct RowResult {

@@ -73,7 +73,16 @@ absl::Status CheckRows(const ModelConfig& config, bool classifies, absl::Span<co
       return bad("chunk_tokens ", row.chunk_tokens, " is not from 0 to ", kMaxChunkTokens);
     }
     if (row.output == RowOutput::kLogits && !classifies) return bad("the model has no classifier");
-    if (row.output == RowOutput::kWindows) {
+    if (row.output == RowOutput::kWindows && !row.window_starts.empty()) {
+      if (row.window_starts.front() != 0) return bad("window_starts begins at ", row.window_starts.front(), ", not 0");
+      for (size_t w = 1; w < row.window_starts.size(); ++w) {
+        if (row.window_starts[w] > row.window_starts[w - 1]) continue;
+        return bad("window_starts[", w, "] is not above the one before");
+      }
+      if (row.window_starts.back() >= L) {
+        return bad("a window starts at ", row.window_starts.back(), " of ", L, " tokens");
+      }
+    } else if (row.output == RowOutput::kWindows) {
       if (row.window_tokens < 1) return bad("window_tokens ", row.window_tokens, " is below 1");
       if (row.window_stride < 1 || row.window_stride > row.window_tokens) {
         return bad("window_stride ", row.window_stride, " is not from 1 to window_tokens ", row.window_tokens);

@@ -75,4 +75,13 @@ void WindowMeans(const float* x, int64_t L, int64_t E, int64_t size, int64_t str
   }
 }
 
+void WindowMeans(const float* x, int64_t L, int64_t E, absl::Span<const uint32_t> starts, int64_t first, int64_t last,
+                 float* means) {
+  for (int64_t w = first; w < last; ++w, means += E) {
+    const int64_t start = starts[w];
+    const int64_t end = w + 1 < static_cast<int64_t>(starts.size()) ? int64_t{starts[w + 1]} : L;
+    MeanRows(x + start * E, end - start, E, means);
+  }
+}
+
 }  // namespace lion

@@ -16,6 +16,8 @@
 
 #include <cstdint>
 
+#include "absl/types/span.h"
+
 namespace lion {
 
 // The floats of scratch that WindowMeans takes.
@@ -25,6 +27,10 @@ int64_t WindowMeansScratch(int64_t L, int64_t E, int64_t size, int64_t stride);
 // windows gives the same bits; each call sums at most one group of sub-blocks anew.
 void WindowMeans(const float* x, int64_t L, int64_t E, int64_t size, int64_t stride, int64_t first, int64_t last,
                  float* scratch, float* means);
+
+// The same of windows end to end that start where starts says (Row::window_starts).
+void WindowMeans(const float* x, int64_t L, int64_t E, absl::Span<const uint32_t> starts, int64_t first, int64_t last,
+                 float* means);
 
 }  // namespace lion
 

@@ -110,6 +110,69 @@ TEST(CpuDocumentTest, MemoryIsWhatTheFormulaSays) {
   }
 }
 
+// Means of a row's hidden states in fp64, and the bits of MEAN, whatever else is asked for and however the row is run.
+TEST(CpuDocumentTest, OnePassGivesWindowsOfAnySizeAndTheWhole) {
+  RandomModelOptions options;
+  options.num_layers = 1;
+  const RandomModel directory(options);
+  ComputePool pool({.num_threads = 2});
+  const std::unique_ptr<Model> model = Load(directory, &pool, DType::kFloat32);
+  ASSERT_NE(model, nullptr);
+  const int64_t E = options.hidden_width;
+  const auto encode = [&](const Row& row) {
+    RowResult result;
+    EXPECT_TRUE(model->encoder()->Encode({&row, 1}, {&result, 1}).ok());
+    return result;
+  };
+  // In a group, cut into spans, and in steps; sums of whole and of broken blocks.
+  for (const int64_t L : {int64_t{1}, int64_t{63}, int64_t{300}, int64_t{1025}, int64_t{4097}, int64_t{20000}}) {
+    const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, L);
+    const RowResult tokens = encode({ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens});
+    const RowResult mean = encode({ids, {}, ComputeMode::kChunked, 0, RowOutput::kPooledMean});
+    std::vector<uint32_t> starts;
+    for (int64_t start = 0; start < L; start += 1 + start * 7 % 300) starts.push_back(static_cast<uint32_t>(start));
+    for (const bool by_starts : {false, true}) {
+      Row row{ids, {}, ComputeMode::kChunked, 0, RowOutput::kWindows, 100, 64};
+      if (by_starts) row.window_starts = starts;
+      const RowResult alone = encode(row);
+      row.with_document = true;
+      const RowResult both = encode(row);
+      const int64_t n = NumWindows(row, L);
+      ASSERT_EQ(alone.num_vectors, n);
+      ASSERT_EQ(both.num_vectors, n + 1);
+      ASSERT_EQ(both.values.size(), alone.values.size() + E);
+      EXPECT_TRUE(std::equal(alone.values.begin(), alone.values.end(), both.values.begin())) << L;
+      EXPECT_TRUE(std::equal(mean.values.begin(), mean.values.end(), both.values.end() - E)) << L;
+      for (int64_t w = 0; w <= n; ++w) {
+        const int64_t first = w == n ? 0 : by_starts ? int64_t{starts[w]} : w * 64;
+        const int64_t last = w == n      ? L
+                             : by_starts ? (w + 1 < n ? int64_t{starts[w + 1]} : L)
+                                         : std::min(first + 100, L);
+        for (int64_t e = 0; e < E; ++e) {
+          double sum = 0;
+          for (int64_t t = first; t < last; ++t) sum += tokens.values[t * E + e];
+          ASSERT_NEAR(both.values[w * E + e], sum / static_cast<double>(last - first), 2e-5) << L << " " << w;
+        }
+      }
+    }
+  }
+}
+
+TEST(CpuDocumentTest, RefusesWindowsThatAreNone) {
+  const RandomModel directory({});
+  ComputePool pool({.num_threads = 1});
+  const std::unique_ptr<Model> model = Load(directory, &pool, DType::kFloat32);
+  ASSERT_NE(model, nullptr);
+  const std::vector<uint32_t> ids = {1, 2, 3};
+  const std::vector<std::vector<uint32_t>> wrong = {{1, 2}, {0, 2, 2}, {0, 2, 1}, {0, 3}};
+  for (const std::vector<uint32_t>& starts : wrong) {
+    Row row{ids, {}, ComputeMode::kChunked, 0, RowOutput::kWindows};
+    row.window_starts = starts;
+    RowResult result;
+    EXPECT_TRUE(absl::IsInvalidArgument(model->encoder()->Encode({&row, 1}, {&result, 1})));
+  }
+}
+
 struct Case {
   const char* name;
   Variant variant;

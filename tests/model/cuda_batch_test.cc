@@ -182,6 +182,46 @@ TEST(PlanBatchTest, WindowsAreMeansOfTheirTokens) {
   EXPECT_GT(by_groups, 300);
 }
 
+// The whole row's mean, behind windows of any kind, is summed as kPooledMean's: the same bits. There is room for it.
+TEST(PlanBatchTest, TheWholeRowsMeanHasItsOwnBlocks) {
+  for (const int64_t L : {1, 64, 65, 1000}) {
+    for (const int64_t size : {1, 7, 64, 300}) {
+      for (const bool by_starts : {false, true}) {
+        std::vector<uint32_t> own;
+        for (int64_t t = 0; t < L; t += 1 + t % size) own.push_back(static_cast<uint32_t>(t));
+        Rows rows;
+        rows.Add(L, ComputeMode::kChunked, RowOutput::kWindows);
+        Row& row = rows.rows.back();
+        row.window_tokens = size;
+        row.window_stride = (size + 1) / 2;
+        if (by_starts) row.window_starts = own;
+        row.with_document = true;
+        const CudaBatch batch = Plan(Shape(), rows);
+        const CudaBatch::Group& group = batch.groups[kPooledHead];
+        const int64_t n = NumWindows(row, L);
+        ASSERT_EQ(group.num_vectors.back(), n + 1);
+        ASSERT_EQ(static_cast<int64_t>(group.rows.size()), n + 1);
+        for (int64_t w = 0; by_starts && w < n; ++w) {
+          const int64_t end = w + 1 < n ? int64_t{own[w + 1]} : L;
+          EXPECT_EQ(group.rows[w].count, end - own[w]);
+          EXPECT_EQ(group.blocks[group.rows[w].first_block].start, own[w]);
+        }
+        const cuda::PooledRow& whole = group.rows.back();
+        EXPECT_EQ(whole.count, L);
+        EXPECT_EQ(whole.group_end, 0);
+        EXPECT_EQ(whole.num_blocks, (L + cuda::kMeanBlockRows - 1) / cuda::kMeanBlockRows);
+        for (int b = 0; b < whole.num_blocks; ++b) {
+          EXPECT_EQ(group.blocks[whole.first_block + b].start, b * cuda::kMeanBlockRows);
+        }
+        const int64_t room = TokensOfRoom(rows.rows);
+        EXPECT_LE(batch.counts.blocks[kPooledHead], room);
+        EXPECT_LE(batch.counts.rows[kPooledHead], room);
+        EXPECT_EQ(room, L + whole.num_blocks);
+      }
+    }
+  }
+}
+
 TEST(PlanBatchTest, WindowsThatOverlapALotAreSummedByGroups) {
   auto sums = [](int64_t L, int64_t size, int64_t stride) {
     Rows rows;
