@@ -22,7 +22,7 @@ namespace {
 
 constexpr int64_t kMessageOverheadBytes = 64 << 10;  // of a request beside its document
 
-v1::EmbedDocumentRequest MakeRequest(const v1::EmbedRequest& embed, v1::Input input) {
+v1::EmbedDocumentRequest MakeRequest(const v1::EmbedRequest& embed, bool with_document, v1::Input input) {
   v1::EmbedDocumentRequest request;
   request.set_model(embed.model());
   *request.mutable_input() = std::move(input);
@@ -32,6 +32,7 @@ v1::EmbedDocumentRequest MakeRequest(const v1::EmbedRequest& embed, v1::Input in
   request.set_dimensions(embed.dimensions());
   request.set_vector_type(embed.vector_type());
   *request.mutable_windows() = embed.windows();
+  request.set_with_document(with_document);
   return request;
 }
 
@@ -65,7 +66,7 @@ class Run {
     absl::Status status = record.status;
     if (status.ok()) {
       const int64_t begin_bytes = progress_.done_bytes;
-      const v1::EmbedDocumentRequest request = MakeRequest(line_.embed, std::move(record.input));
+      const v1::EmbedDocumentRequest request = MakeRequest(line_.embed, line_.with_document, std::move(record.input));
       status = client_->EmbedDocument(request, [&](const v1::EmbedDocumentResponse& message) {
         Take(message, record, begin_bytes, &row);
         bar_.Update(progress_);
@@ -102,6 +103,14 @@ class Run {
       write_status_ = writer_->Write(*row);
       row->embed = nullptr;
       progress_.rows += result.vectors_size();
+    } else if (message.has_document()) {
+      v1::EmbedResult result;
+      *result.add_vectors() = message.document();
+      row->embed = &result;
+      row->whole = true;
+      write_status_ = writer_->Write(*row);
+      row->embed = nullptr;
+      row->whole = false;
     } else {
       progress_.tokens += message.end().token_count();
     }

@@ -73,6 +73,9 @@ ABSL_FLAG(bool, document, false,
           "arguments are files, each a document that is embedded in one pass: a vector a window, written as they come");
 ABSL_FLAG(uint32_t, window, 0, "with --pooling=windows or --document: tokens a window");
 ABSL_FLAG(uint32_t, stride, 0, "with --window: tokens from one window's start to the next; 0 = the window's size");
+ABSL_FLAG(std::string, boundary, "token",
+          "with --window: token, or sentence: windows end where a sentence does and have at most --window tokens");
+ABSL_FLAG(bool, with_document, false, "with --document: the whole document's vector too, of the same pass");
 ABSL_FLAG(uint32_t, top_k, 0, "the best so many labels; 0 = all");
 ABSL_FLAG(bool, raw_scores, false, "logits instead of probabilities");
 
@@ -149,13 +152,15 @@ const std::vector<Command>& Commands() {
   lion-client embed --file pages.csv --column title --output vectors.csv
   lion-client embed --file book.txt --whole_file --pooling tokens --format jsonl
   lion-client embed --document book.txt log.txt --window 256 --stride 128 --output windows.jsonl
+  lion-client embed --document book.txt --window 256 --boundary sentence --with_document --output passages.jsonl
   zcat log.gz | lion-client embed --format jsonl | head
   lion-client embed --ids 101,7592,102
   lion-client embed --images photos/ more/cat.jpg --model vision --output photos.npy)",
-       {"model",       "mode",       "chunk_tokens", "truncation",  "pooling",        "normalize",    "dimensions",
-        "vector_type", "document",   "window",       "stride",      "file",           "input_format", "whole_file",
-        "field",       "pair_field", "column",       "pair_column", "pair_separator", "ids",          "batch_size",
-        "in_flight",   "keep_going", "quiet",        "output",      "format",         "similarity",   "images"}},
+       {"model",          "mode",        "chunk_tokens", "truncation", "pooling",    "normalize",
+        "dimensions",     "vector_type", "document",     "window",     "stride",     "file",
+        "input_format",   "whole_file",  "field",        "pair_field", "column",     "pair_column",
+        "pair_separator", "ids",         "batch_size",   "in_flight",  "keep_going", "quiet",
+        "output",         "format",      "similarity",   "images",     "boundary",   "with_document"}},
       {"classify",
        "lion-client classify [flags] [TEXT…]",
        "texts (or token ids, or pictures) to class scores, highest first",
@@ -321,6 +326,7 @@ absl::Status FillRequests(CommandLine* line) {
   v1::ComputeMode mode = v1::COMPUTE_MODE_AUTO;
   v1::Truncation truncation = v1::TRUNCATION_ERROR;
   v1::Pooling pooling = v1::POOLING_UNSPECIFIED;
+  v1::WindowBoundary boundary = v1::WINDOW_BOUNDARY_UNSPECIFIED;
   absl::Status status = Choose<v1::ComputeMode>("mode", absl::GetFlag(FLAGS_mode),
                                                 {{"auto", v1::COMPUTE_MODE_AUTO},
                                                  {"parallel", v1::COMPUTE_MODE_PARALLEL},
@@ -337,6 +343,9 @@ absl::Status FillRequests(CommandLine* line) {
                                      {"tokens", v1::POOLING_TOKENS},
                                      {"windows", v1::POOLING_WINDOWS}},
                                     &pooling));
+  status.Update(Choose<v1::WindowBoundary>(
+      "boundary", absl::GetFlag(FLAGS_boundary),
+      {{"token", v1::WINDOW_BOUNDARY_TOKEN}, {"sentence", v1::WINDOW_BOUNDARY_SENTENCE}}, &boundary));
   status.Update(Choose<v1::VectorType>("vector_type", absl::GetFlag(FLAGS_vector_type),
                                        {{"float32", v1::VECTOR_TYPE_FLOAT32},
                                         {"float32_bytes", v1::VECTOR_TYPE_FLOAT32_BYTES},
@@ -357,9 +366,14 @@ absl::Status FillRequests(CommandLine* line) {
   line->embed.set_dimensions(absl::GetFlag(FLAGS_dimensions));
   line->embed.set_vector_type(line->output.vector_type);
   line->document = absl::GetFlag(FLAGS_document);
+  line->with_document = absl::GetFlag(FLAGS_with_document);
+  if (line->with_document && !line->document) {
+    return absl::InvalidArgumentError("--with_document goes with --document; --pooling=mean gives it without");
+  }
   if (pooling == v1::POOLING_WINDOWS || line->document) {
     line->embed.mutable_windows()->set_size_tokens(absl::GetFlag(FLAGS_window));
     line->embed.mutable_windows()->set_stride_tokens(absl::GetFlag(FLAGS_stride));
+    line->embed.mutable_windows()->set_boundary(boundary);
   }
   line->classify.set_model(model);
   *line->classify.mutable_options() = options;

@@ -33,6 +33,7 @@ struct CommandLine {
   v1::ClassifyRequest classify;  // likewise
   v1::TokenizeRequest tokenize;  // likewise
   bool document = false;         // embed: RunDocuments (client/documents.h)
+  bool with_document = false;    // with document: EmbedDocumentRequest's
   bool keep_going = true;
   bool quiet = false;
   absl::Duration wait;             // health: 0 = ask once

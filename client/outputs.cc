@@ -179,8 +179,8 @@ class JsonlWriter : public ResultWriter {
     if (!vectors.ok()) return vectors.status();
     std::string lines;
     for (int i = 0; i < row.embed->vectors_size(); ++i) {
-      absl::StrAppend(&lines, "{\"index\":", row.index, ",\"source\":", JsonString(*row.source),
-                      ",\"number\":", row.first_vector + i, ",");
+      absl::StrAppend(&lines, "{\"index\":", row.index, ",\"source\":", JsonString(*row.source), ",",
+                      row.whole ? "\"whole\":true" : absl::StrCat("\"number\":", row.first_vector + i), ",");
       AppendVector(row.embed->vectors(i).span(), (*vectors)[i], &lines);
       lines += "}\n";
     }
@@ -341,8 +341,9 @@ class CsvWriter : public ResultWriter {
       }
       if (has_spans()) {
         const v1::Span& span = row.embed->vectors(static_cast<int>(i)).span();
-        absl::StrAppend(lines, ",", row.first_vector + static_cast<int64_t>(i), ",", span.start_token(), ",",
-                        span.end_token(), ",", span.start_byte(), ",", span.end_byte());
+        const std::string number = row.whole ? "" : absl::StrCat(row.first_vector + static_cast<int64_t>(i));
+        absl::StrAppend(lines, ",", number, ",", span.start_token(), ",", span.end_token(), ",", span.start_byte(), ",",
+                        span.end_byte());
       }
       for (const float value : vectors[i]) {
         *lines += ',';

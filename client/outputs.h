@@ -47,6 +47,7 @@ struct OutputRow {
   absl::Status status;
   const v1::EmbedResult* embed = nullptr;
   int64_t first_vector = 0;  // kDocument: which of the document's vectors embed's first one is
+  bool whole = false;        // kDocument: embed has one vector, the whole document's
   const v1::ClassifyResult* classify = nullptr;
   const v1::TokenizeResult* tokenize = nullptr;
 };

@@ -57,16 +57,17 @@ void FillSpan(const PlannedRow& row, int64_t first, int64_t last, v1::Span* span
   }
 }
 
-// How many vectors a good row is answered with.
-int64_t NumVectors(const CallPlan& plan, const PlannedRow& row) {
-  switch (plan.output) {
-    case RowOutput::kTokens:
-      return row.num_tokens;
-    case RowOutput::kWindows:
-      return NumWindows(row.num_tokens, plan.window_tokens, plan.window_stride);
-    default:
-      return 1;
+// The tokens of vector i.
+TokenRange TokensOf(const CallPlan& plan, const PlannedRow& row, int64_t i) {
+  const auto L = static_cast<size_t>(row.num_tokens);
+  if (i >= NumVectors(plan, row)) return {0, L};
+  if (plan.output == RowOutput::kTokens) return {static_cast<size_t>(i), static_cast<size_t>(i + 1)};
+  if (plan.sentences) {
+    const auto next = static_cast<size_t>(i + 1);
+    return {row.window_starts[i], next < row.window_starts.size() ? row.window_starts[next] : L};
   }
+  const auto start = static_cast<size_t>(i * plan.window_stride);
+  return {start, std::min(start + static_cast<size_t>(plan.window_tokens), L)};
 }
 
 void FillInt8(absl::Span<const float> v, v1::Vector* out) {
@@ -84,6 +85,18 @@ void FillInt8(absl::Span<const float> v, v1::Vector* out) {
 }
 
 }  // namespace
+
+int64_t NumVectors(const CallPlan& plan, const PlannedRow& row) {
+  switch (plan.output) {
+    case RowOutput::kTokens:
+      return row.num_tokens;
+    case RowOutput::kWindows:
+      return plan.sentences ? static_cast<int64_t>(row.window_starts.size())
+                            : NumWindows(row.num_tokens, plan.window_tokens, plan.window_stride);
+    default:
+      return 1;
+  }
+}
 
 int64_t MaxVectorBytes(const CallPlan& plan) {
   return plan.width * ValueBytes(plan.vector_type) + kVectorOverheadBytes;
@@ -103,7 +116,7 @@ int64_t EstimateAnswerBytes(const CallPlan& plan, absl::Span<const PlannedRow> r
       for (const std::string& token : row.tokens) total += static_cast<int64_t>(token.size()) + kTokenOverheadBytes;
       continue;
     }
-    if (row.status.ok()) total += row_bytes * NumVectors(plan, row);
+    if (row.status.ok()) total += row_bytes * (NumVectors(plan, row) + (plan.with_document ? 1 : 0));
   }
   return total;
 }
@@ -132,11 +145,9 @@ void FillVectors(const CallPlan& plan, const PlannedRow& row, RowResult& result,
     if (plan.normalize) NormalizeL2(v);
     v1::Vector* vector = out->Add();
     FillVector(v, plan.vector_type, vector);
-    if (plan.output == RowOutput::kTokens) {
-      FillSpan(row, i, i + 1, vector->mutable_span());
-    } else if (plan.output == RowOutput::kWindows) {
-      const int64_t start = i * plan.window_stride;
-      FillSpan(row, start, std::min(start + plan.window_tokens, row.num_tokens), vector->mutable_span());
+    if (plan.output == RowOutput::kTokens || plan.output == RowOutput::kWindows) {
+      const TokenRange tokens = TokensOf(plan, row, i);
+      FillSpan(row, static_cast<int64_t>(tokens.begin), static_cast<int64_t>(tokens.end), vector->mutable_span());
     }
   }
 }

@@ -28,9 +28,13 @@ int64_t EstimateAnswerBytes(const CallPlan& plan, absl::Span<const PlannedRow> r
 // INVALID_ARGUMENT if that passes kMaxAnswerBytes.
 absl::Status CheckAnswerBytes(int64_t num_bytes);
 
+// The vectors that a good row is answered with, and behind them, if plan.with_document, one of the whole row.
+int64_t NumVectors(const CallPlan& plan, const PlannedRow& row);
+
 // result: what the row's plan.output asked for; every value finite.
 void FillEmbedResult(const CallPlan& plan, const PlannedRow& row, RowResult result, v1::EmbedResult* out);
-// Vectors [first, last) of it, cut and normalised in place: each can be filled once.
+// Vectors [first, last) of it, cut and normalised in place: each can be filled once. The one behind NumVectors is the
+// whole row's.
 void FillVectors(const CallPlan& plan, const PlannedRow& row, RowResult& result, int64_t first, int64_t last,
                  google::protobuf::RepeatedPtrField<v1::Vector>* out);
 void FillClassifyResult(const CallPlan& plan, const PlannedRow& row, RowResult result, const ModelInfo& info,

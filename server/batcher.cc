@@ -444,6 +444,8 @@ void Batcher::Impl::RunBatch(Runner* runner, std::vector<WaitingRow> batch) {
     const PendingRow& row = *waiting.row;
     rows.push_back({row.ids, row.type_ids, row.mode, row.chunk_tokens, row.output, row.window_tokens, row.window_stride,
                     row.pixels, row.image_tokens});
+    rows.back().window_starts = row.window_starts;
+    rows.back().with_document = row.with_document;
   }
   std::vector<RowAnswer> answers(batch.size());
   std::vector<RowResult> results(batch.size());

@@ -4,6 +4,7 @@
 #include "server/document_call.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -57,7 +58,7 @@ absl::Status DocumentCall::BuildResponse(grpc::ByteBuffer*) {
   end_.set_token_count(static_cast<uint32_t>(row.num_tokens));
   end_.set_truncated(row.truncated);
   end_.set_mode(ToProto(row.mode));
-  end_.set_num_vectors(static_cast<uint64_t>(answers_.front().result.num_vectors));
+  end_.set_num_vectors(static_cast<uint64_t>(NumVectors(plan_, row)));
   FillTimings(end_.mutable_timings());
   return absl::OkStatus();
 }
@@ -72,12 +73,18 @@ absl::StatusOr<std::optional<grpc::ByteBuffer>> DocumentCall::NextMessage() {
   RowResult& result = answers_.front().result;
   if (next_vector_ > result.num_vectors) return std::nullopt;
   v1::EmbedDocumentResponse message;
+  const auto num_vectors = static_cast<int64_t>(end_.num_vectors());
   if (next_vector_ == result.num_vectors) {
     *message.mutable_end() = end_;
     ++next_vector_;
+  } else if (next_vector_ == num_vectors) {
+    google::protobuf::RepeatedPtrField<v1::Vector> document;
+    FillVectors(plan_, rows_.front(), result, next_vector_, next_vector_ + 1, &document);
+    *message.mutable_document() = std::move(document[0]);
+    ++next_vector_;
   } else {
     const int64_t at_once = std::max<int64_t>(1, kVectorRoomBytes / MaxVectorBytes(plan_));
-    const int64_t last = std::min(next_vector_ + at_once, result.num_vectors);
+    const int64_t last = std::min(next_vector_ + at_once, num_vectors);
     message.mutable_vectors()->set_first_vector(static_cast<uint64_t>(next_vector_));
     FillVectors(plan_, rows_.front(), result, next_vector_, last, message.mutable_vectors()->mutable_vectors());
     next_vector_ = last;

@@ -61,7 +61,7 @@ class DocumentCall final : public RowsCall {
   v1::EmbedDocumentRequest request_;
   Inputs inputs_;            // the one that request_ had
   v1::DocumentEnd end_;      // made when the row has run
-  int64_t next_vector_ = 0;  // of NextMessage; beyond the last = the end has been given
+  int64_t next_vector_ = 0;  // of NextMessage; beyond the last of the result = the end has been given
 };
 
 }  // namespace lion

@@ -9,10 +9,12 @@
 #include <cstring>
 #include <iterator>
 #include <optional>
+#include <string_view>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
+#include "server/sentence_windows.h"
 
 namespace lion {
 namespace {
@@ -84,6 +86,22 @@ absl::Status CheckIds(const v1::TokenIds& input, int index, const ModelInfo& inf
 absl::Status TooLong(absl::string_view field, int64_t num_tokens, int64_t limit) {
   return Invalid(field, absl::StrCat(num_tokens, " tokens, the limit is ", limit,
                                      " (max_sequence_tokens); options.truncation RIGHT or LEFT cuts instead"));
+}
+
+// Cuts a row of text whose spans are known.
+absl::Status PlanSentences(const v1::Input& input, const CallPlan& plan, PlannedRow* row) {
+  const std::string_view texts[] = {input.has_text() ? input.text() : input.text_pair().first(),
+                                    input.has_text() ? std::string_view() : input.text_pair().second()};
+  CutPlaces places;
+  for (int i = 0; i < 2; ++i) {
+    // A pair's second text is a sentence of its own.
+    if (i == 1 && row->texts[i].begin < row->texts[i].end) {
+      places.sentences.push_back(static_cast<uint32_t>(row->texts[i].begin));
+    }
+    if (absl::Status status = AddCutPlaces(texts[i], row->spans, row->texts[i], &places); !status.ok()) return status;
+  }
+  row->window_starts = CutWindows(places, static_cast<int64_t>(row->ids.size()), plan.window_tokens);
+  return absl::OkStatus();
 }
 
 void PlanIds(const v1::TokenIds& input, int index, const CallPlan& plan, const ServedModel& model, PlannedRow* row) {
@@ -207,6 +225,7 @@ void PlanText(const v1::Input& input, int index, const CallPlan& plan, const Ser
   row->spans = std::move(encoding->spans);
   row->tokens = std::move(encoding->tokens);
   std::copy(std::begin(encoding->texts), std::end(encoding->texts), row->texts);
+  if (plan.sentences) row->status = PlanSentences(input, plan, row);
 }
 
 }  // namespace
@@ -246,6 +265,9 @@ PlannedRow PlanRow(const v1::Input& input, int index, const CallPlan& plan, cons
                            absl::StrCat(row.num_tokens, " tokens, the limit of COMPUTE_MODE_PARALLEL is ",
                                         kMaxParallelTokens, "; CHUNKED and RECURRENT have none"));
     }
+  }
+  if (row.status.ok() && plan.sentences && row.window_starts.empty()) {
+    row.status = Invalid(Field(index, ContentName(input)), "has no sentences; windows.boundary SENTENCE takes texts");
   }
   if (!row.status.ok()) {
     PlannedRow failed;

@@ -32,6 +32,8 @@ struct PlannedRow {
   int64_t num_tokens = 0;           // L; stays when ids or pixels have moved on
   bool truncated = false;
   ComputeMode mode = ComputeMode::kParallel;
+
+  std::vector<uint32_t> window_starts;  // with plan.sentences, as Row has them; else empty
 };
 
 // Bytes of text that the tokenizer has to read for this input, or of a picture to be decoded; 0 = neither.

@@ -45,6 +45,8 @@ struct PendingRow {
   RowOutput output = RowOutput::kPooledMean;
   int64_t window_tokens = 0;  // of kWindows, as Row has them
   int64_t window_stride = 0;
+  std::vector<uint32_t> window_starts = {};
+  bool with_document = false;
   // How far a row that runs in steps has come, in its tokens (EncodeControl::BetweenSteps); after a device was lost it
   // begins anew. Null = nobody asks. Must not block, throw or call the Batcher. Called on a runner's thread, outside
   // every lock, never after done.

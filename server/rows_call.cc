@@ -78,7 +78,8 @@ int64_t RowsCall::RowBytes(const PlannedRow& row, ComputeMode mode) const {
   if (context().memory == nullptr || !row.status.ok() || unstepped == 0 || row.num_tokens <= unstepped) return 0;
   const int chunk_tokens = mode == ComputeMode::kChunked ? plan_.chunk_tokens : 0;
   return encoder.RowBytes({row.ids, row.type_ids, mode, chunk_tokens, plan_.output, plan_.window_tokens,
-                           plan_.window_stride, row.pixels, row.pixels.empty() ? 0 : row.num_tokens});
+                           plan_.window_stride, row.pixels, row.pixels.empty() ? 0 : row.num_tokens, row.window_starts,
+                           plan_.with_document});
 }
 
 absl::Status RowsCall::CheckMemory(int i) const {
@@ -204,6 +205,8 @@ void RowsCall::Submit() {
     out.output = plan_.output;
     out.window_tokens = plan_.window_tokens;
     out.window_stride = plan_.window_stride;
+    out.window_starts = row.window_starts;  // the answer's spans need them too
+    out.with_document = plan_.with_document;
     out.progress = MakeProgress();
     out.caller = options().caller;
     out.normalized_values = plan_.normalize ? plan_.width : 0;

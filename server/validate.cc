@@ -85,6 +85,23 @@ absl::Status PlanWindows(const v1::WindowOptions& windows, CallPlan* plan) {
     return absl::InvalidArgumentError(absl::StrCat("windows.stride_tokens: ", windows.stride_tokens(),
                                                    " is above windows.size_tokens, which is ", windows.size_tokens()));
   }
+  switch (windows.boundary()) {
+    case v1::WINDOW_BOUNDARY_UNSPECIFIED:
+    case v1::WINDOW_BOUNDARY_TOKEN:
+      break;
+    case v1::WINDOW_BOUNDARY_SENTENCE:
+      if (windows.stride_tokens() != 0 && windows.stride_tokens() != windows.size_tokens()) {
+        return absl::InvalidArgumentError(
+            absl::StrCat("windows.stride_tokens: ", windows.stride_tokens(),
+                         "; windows of WINDOW_BOUNDARY_SENTENCE do not overlap: 0, or size_tokens, which is ",
+                         windows.size_tokens()));
+      }
+      plan->sentences = true;
+      break;
+    default:
+      return BadEnum("windows.boundary", windows.boundary(),
+                     "WINDOW_BOUNDARY_UNSPECIFIED (0), WINDOW_BOUNDARY_TOKEN (1), WINDOW_BOUNDARY_SENTENCE (2)");
+  }
   plan->window_tokens = windows.size_tokens();
   plan->window_stride = windows.stride_tokens() == 0 ? windows.size_tokens() : windows.stride_tokens();
   return absl::OkStatus();
@@ -200,6 +217,11 @@ absl::StatusOr<CallPlan> PlanDocument(const v1::EmbedDocumentRequest& request, i
   if (absl::Status status = CheckEmbeds(model); !status.ok()) return status;
   if (absl::Status status = PlanOptions(request.options(), limits, &plan); !status.ok()) return status;
   if (absl::Status status = PlanVectors(request, model, RowOutput::kWindows, &plan); !status.ok()) return status;
+  if (request.with_document() && plan.output != RowOutput::kWindows) {
+    return absl::InvalidArgumentError(
+        "with_document: goes with POOLING_WINDOWS; POOLING_MEAN alone gives the document's vector");
+  }
+  plan.with_document = request.with_document();
   return plan;
 }
 

@@ -52,6 +52,8 @@ struct CallPlan {
   // Embed.
   int64_t window_tokens = 0;  // of kWindows, as Row has them
   int64_t window_stride = 0;
+  bool sentences = false;      // windows of no one size, of window_tokens at most (server/sentence_windows.h)
+  bool with_document = false;  // a vector of the whole row behind the windows'
   bool normalize = false;
   int64_t width = 0;                                     // values a vector travels with: after dimensions
   v1::VectorType vector_type = v1::VECTOR_TYPE_FLOAT32;  // never UNSPECIFIED

@@ -129,6 +129,21 @@ TEST_F(CommandsTest, EmbedsDocumentsWindowByWindow) {
   EXPECT_EQ(Run({"embed", "--document", last.path(), "--format=text", "--window=2"}).exit_code, 2);
 }
 
+TEST_F(CommandsTest, EmbedsTheWholeDocumentBehindItsWindows) {
+  const TempFile text("text.txt", "abcd");
+  const Outcome csv = Run({"embed", "--document", text.path(), "--window=3", "--with_document", "--format=csv"});
+  EXPECT_EQ(csv.out,
+            "index,error,vector,start_token,end_token,start_byte,end_byte,v0,v1\n"
+            "0,,0,0,3,0,3,3,0\n0,,1,3,4,3,4,3,1\n0,,,0,4,0,0,-1,1\n");
+  const Outcome json =
+      Run({"embed", "--document", text.path(), "--window=4", "--with_document", "--boundary=sentence"});
+  EXPECT_THAT(json.out, HasSubstr("\",\"whole\":true,\"tokens\":[0,4],\"bytes\":[0,0],\"vector\":[-1,2]}\n"));
+  const Outcome wrong = Run({"embed", "text", "--with_document"});
+  EXPECT_EQ(wrong.exit_code, 2);
+  EXPECT_THAT(wrong.err, HasSubstr("--with_document goes with --document"));
+  EXPECT_EQ(Run({"embed", "--document", text.path(), "--boundary=word"}).exit_code, 2);
+}
+
 TEST_F(CommandsTest, MayStopAtTheFirstBadLine) {
   const Outcome o = Run({"embed", "--nokeep_going", "--batch_size=1", "--in_flight=1", "bad", "ab", "cd"});
   EXPECT_EQ(o.exit_code, 1);

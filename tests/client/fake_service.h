@@ -126,6 +126,12 @@ class FakeService final : public v1::EncoderService::Service {
       vector->mutable_span()->set_start_byte(start);
       if (n % 2 == 1 || start + size >= tokens) writer->Write(message);
     }
+    if (request->with_document()) {
+      message.mutable_document()->add_values(-1);
+      message.mutable_document()->add_values(static_cast<float>(request->windows().boundary()));
+      message.mutable_document()->mutable_span()->set_end_token(tokens);
+      writer->Write(message);
+    }
     message.mutable_end()->set_token_count(tokens);
     message.mutable_end()->set_num_vectors(n);
     writer->Write(message);

@@ -28,17 +28,20 @@ def windows(length, size, stride):
         start += stride
 
 
-def document(server, request, **options):
-    """(progress, vectors, end) of an answer."""
+def document(server, request, whole=None, **options):
+    """(progress, vectors, end) of an answer; the whole document's vector goes to the list `whole`."""
     progress, vectors, end = [], [], None
+    whole = [] if whole is None else whole
     for message in server.stub.EmbedDocument(request, timeout=HANG_SECONDS, **options):
         assert message.ByteSize() <= 2 << 20 and end is None
         kind = message.WhichOneof("content")
         if kind == "progress":
             progress.append((message.progress.tokens_done, message.progress.tokens_total))
             assert not vectors
+        elif kind == "document":
+            whole.append(message.document)
         elif kind == "vectors":
-            assert message.vectors.first_vector == len(vectors)
+            assert not whole and message.vectors.first_vector == len(vectors)
             vectors.extend(message.vectors.vectors)
         else:
             end = message.end
@@ -106,6 +109,38 @@ def test_a_document_has_the_bits_of_embed(demo, mode):
     assert [v.SerializeToString() for v in vectors] == [v.SerializeToString() for v in embed.vectors]
     assert (end.token_count, end.mode, end.truncated) == (9000, mode, False)
     assert progress[-1] == (9000, 9000) and progress == sorted(progress)
+
+
+@pytest.mark.parametrize("length", [5, 700, 9000])
+def test_one_pass_gives_the_whole_with_its_windows(demo, length):
+    ids = np.random.default_rng(4).integers(5, 16000, length)
+    fields = dict(input=ids_input(ids), dimensions=100, windows=pb.WindowOptions(size_tokens=128, stride_tokens=96))
+    whole = []
+    _, vectors, end = document(demo, pb.EmbedDocumentRequest(with_document=True, **fields), whole)
+    _, plain, _ = document(demo, pb.EmbedDocumentRequest(**fields))
+    assert [v.SerializeToString() for v in vectors] == [v.SerializeToString() for v in plain] and end.num_vectors == len(vectors)
+    mean = demo.call("Embed", pb.EmbedRequest(inputs=[ids_input(ids)], pooling=pb.POOLING_MEAN, dimensions=100)).results[0].vectors[0]
+    assert len(whole) == 1 and whole[0].values == mean.values
+    assert (whole[0].span.start_token, whole[0].span.end_token) == (0, length)
+
+
+def test_windows_end_where_sentences_do(demo):
+    sentences = ["The lion sleeps tonight. ", "It is 4.5 years old!  ", "Does it\ndream of\nzebras? ", "日本語の文。", "A title\n\n", "And so on: " + "word " * 200]
+    text = "".join(sentences) * 20
+    starts = {0, *np.cumsum([len(s.encode()) for s in sentences * 20])}
+    request = pb.EmbedRequest(inputs=[text_input(text)], pooling=pb.POOLING_WINDOWS,
+                              windows=pb.WindowOptions(size_tokens=60, boundary=pb.WINDOW_BOUNDARY_SENTENCE))
+    result = demo.call("Embed", request).results[0]
+    spans = [v.span for v in result.vectors]
+    assert spans[0].start_token == 0 and spans[-1].end_token == result.token_count
+    assert all(a.end_token == b.start_token for a, b in zip(spans, spans[1:]))
+    assert all(0 < s.end_token - s.start_token <= 60 for s in spans)
+    # The words' sentence alone is too long, and has no line's end: cut after 60 tokens, thrice.
+    inside = [s for s in spans if s.start_byte not in starts]
+    assert len(inside) == 3 * 20 and all(text.encode()[s.start_byte:s.end_byte].startswith(b"word") for s in inside)
+    with refused(INVALID, "texts", begins="inputs[0].token_ids"):
+        request.inputs[0].CopyFrom(ids_input([2, 100, 3]))
+        demo.call("Embed", request)
 
 
 def test_a_default_client_receives_a_long_documents_windows(demo):

@@ -101,7 +101,7 @@ class FakeEncoder : public Encoder {
                    : row.output == RowOutput::kLogits ? options_.num_labels
                                                       : options_.embedding_width;
     result.num_vectors = row.output == RowOutput::kTokens    ? L
-                         : row.output == RowOutput::kWindows ? NumWindows(L, row.window_tokens, row.window_stride)
+                         : row.output == RowOutput::kWindows ? NumWindows(row, L) + (row.with_document ? 1 : 0)
                                                              : 1;
     result.values.assign(result.num_vectors * result.width, 0.0f);
     if (row.output == RowOutput::kWindows) {
@@ -145,9 +145,17 @@ class FakeEncoder : public Encoder {
   }
   static void AddWindows(const Row& row, RowResult* result) {
     const int64_t L = row.ids.size();
+    const int64_t num_windows = NumWindows(row, L);
     for (int64_t w = 0; w < result->num_vectors; ++w) {
-      const int64_t first = w * row.window_stride;
-      const int64_t last = std::min(first + row.window_tokens, L);
+      int64_t first = w * row.window_stride;
+      int64_t last = std::min(first + row.window_tokens, L);
+      if (w == num_windows) {  // the whole row
+        first = 0;
+        last = L;
+      } else if (!row.window_starts.empty()) {
+        first = row.window_starts[w];
+        last = w + 1 < num_windows ? int64_t{row.window_starts[w + 1]} : L;
+      }
       for (int64_t t = first; t < last; ++t) {
         const uint32_t type = row.type_ids.empty() ? 0 : row.type_ids[t];
         for (int64_t e = 0; e < result->width; ++e) {

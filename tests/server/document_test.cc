@@ -22,6 +22,8 @@
 namespace lion {
 namespace {
 
+using ::testing::ElementsAre;
+using ::testing::ElementsAreArray;
 using ::testing::StartsWith;
 
 v1::EmbedDocumentRequest Document(const std::vector<uint32_t>& ids, uint32_t size, uint32_t stride = 0) {
@@ -43,6 +45,7 @@ std::vector<uint32_t> Ids(size_t n) {
 struct Answer {
   std::vector<v1::DocumentProgress> progress;
   std::vector<v1::Vector> vectors;
+  std::vector<v1::Vector> documents;  // of the whole one, at most one
   v1::DocumentEnd end;
   size_t largest = 0;  // message, in bytes
   int vector_messages = 0;
@@ -72,6 +75,9 @@ Answer Embed(const TestServer& server, const v1::EmbedDocumentRequest& request) 
       case v1::EmbedDocumentResponse::kEnd:
         answer.end = message.end();
         ended = true;
+        break;
+      case v1::EmbedDocumentResponse::kDocument:
+        answer.documents.push_back(message.document());
         break;
       case v1::EmbedDocumentResponse::CONTENT_NOT_SET:
         ADD_FAILURE() << "a message without content";
@@ -152,6 +158,51 @@ TEST_F(DocumentTest, EveryPoolingComesThisWay) {
   }
 }
 
+TEST_F(DocumentTest, OnePassGivesTheWholeAndItsWindows) {
+  for (const size_t L : {1, 20, 103}) {
+    v1::EmbedDocumentRequest request = Document(Ids(L), 10, 4);
+    request.set_normalize(true);
+    request.set_dimensions(2);
+    const Answer plain = Embed(server_, request);
+    EXPECT_TRUE(plain.documents.empty());
+    request.set_with_document(true);
+    const Answer answer = Embed(server_, request);
+    ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+    ASSERT_EQ(answer.vectors.size(), plain.vectors.size());
+    for (size_t i = 0; i < plain.vectors.size(); ++i) {
+      EXPECT_EQ(answer.vectors[i].SerializeAsString(), plain.vectors[i].SerializeAsString());
+    }
+    EXPECT_EQ(answer.end.num_vectors(), plain.vectors.size());
+    request.set_with_document(false);
+    request.set_pooling(v1::POOLING_MEAN);
+    const Answer mean = Embed(server_, request);
+    ASSERT_EQ(answer.documents.size(), 1);
+    EXPECT_THAT(answer.documents[0].values(), ElementsAreArray(mean.vectors[0].values()));
+    EXPECT_EQ(answer.documents[0].span().start_token(), 0);
+    EXPECT_EQ(answer.documents[0].span().end_token(), L);
+  }
+}
+
+TEST_F(DocumentTest, WindowsEndWhereSentencesDo) {
+  v1::EmbedDocumentRequest request;
+  const std::string text = "the fox! the quick brown fox! the dog";
+  request.mutable_input()->set_text(text);
+  request.mutable_windows()->set_size_tokens(6);
+  request.mutable_windows()->set_boundary(v1::WINDOW_BOUNDARY_SENTENCE);
+  request.set_with_document(true);
+  const Answer answer = Embed(server_, request);
+  ASSERT_TRUE(answer.status.ok()) << answer.status.error_message();
+  std::vector<std::string> passages;
+  for (const v1::Vector& v : answer.vectors) {
+    passages.push_back(text.substr(v.span().start_byte(), v.span().end_byte() - v.span().start_byte()));
+  }
+  EXPECT_THAT(passages, ElementsAre("the fox!", "the quick brown fox!", "the dog"));
+  EXPECT_EQ(answer.vectors.front().span().start_token(), 0);
+  EXPECT_EQ(answer.vectors.back().span().end_token(), answer.end.token_count());
+  ASSERT_EQ(answer.documents.size(), 1);
+  EXPECT_EQ(answer.documents[0].span().end_byte(), text.size());
+}
+
 TEST_F(DocumentTest, NoMessageIsAboveTheLimit) {
   // 100,000 vectors of three or four values: the spans weigh more than they do.
   v1::EmbedDocumentRequest request = Document(Ids(100000), 1, 1);
@@ -186,10 +237,23 @@ TEST_F(DocumentTest, RefusesWhatEmbedRefusesAndNamesItsOwnField) {
   request = Document({1}, 4);
   request.set_dimensions(9);
   expect(request, grpc::StatusCode::INVALID_ARGUMENT, "dimensions: 9");
+  request = Document({1, 2}, 4);
+  request.mutable_windows()->set_boundary(v1::WINDOW_BOUNDARY_SENTENCE);
+  expect(request, grpc::StatusCode::INVALID_ARGUMENT, "input.token_ids: has no sentences");
+  request = Document({1, 2}, 4, 2);
+  request.mutable_windows()->set_boundary(v1::WINDOW_BOUNDARY_SENTENCE);
+  expect(request, grpc::StatusCode::INVALID_ARGUMENT, "windows.stride_tokens: 2");
+  request = Document({1, 2}, 4);
+  request.mutable_windows()->set_boundary(static_cast<v1::WindowBoundary>(3));
+  expect(request, grpc::StatusCode::INVALID_ARGUMENT, "windows.boundary: 3");
+  request = Document({1, 2}, 4);
+  request.set_with_document(true);
+  request.set_pooling(v1::POOLING_TOKENS);
+  expect(request, grpc::StatusCode::INVALID_ARGUMENT, "with_document: ");
   request = Document({666, 1}, 0);  // the fake encoder answers that id with NaN
   request.set_pooling(v1::POOLING_MEAN);
   expect(request, grpc::StatusCode::INTERNAL, "the model's answer");
-  EXPECT_EQ(server_.Metric(Requests("ids", "INVALID_ARGUMENT")), 7);
+  EXPECT_EQ(server_.Metric(Requests("ids", "INVALID_ARGUMENT")), 11);
   EXPECT_EQ(server_.Metric(Requests("unknown", "NOT_FOUND")), 1);
 }
 

@@ -41,6 +41,17 @@ def test_other_poolings_and_vector_types(client):
     assert np.abs(exact - packed).max() <= 0.01 and client.embed_document(TEXT, dimensions=8).vectors.shape[1] == 8
 
 
+def test_one_pass_gives_passages_and_the_whole(client):
+    found = client.embed_document(TEXT, window=40, boundary="sentence", with_document=True)
+    assert (found.whole == client.embed_document(TEXT, pooling="mean").vectors[0]).all()
+    passages = [TEXT.encode()[start:end].decode() for start, end in found.byte_spans]
+    assert all(p.startswith("Serving") and p.endswith("winter.") for p in passages) and len(passages) > 10
+    assert np.diff(found.token_spans, axis=1).max() <= 40 and found.token_spans[1:, 0].tolist() == found.token_spans[:-1, 1].tolist()
+    assert client.embed_document(TEXT).whole is None
+    with pytest.raises(ValueError, match="boundary"):
+        client.embed_document(TEXT, boundary="word")
+
+
 def test_progress_ends_with_all_tokens(client):
     seen = []
     found = client.embed_document(TEXT, progress=lambda done, total: seen.append((done, total)))

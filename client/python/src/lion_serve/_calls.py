@@ -83,6 +83,8 @@ _DOCUMENT_POOLING = {
     "mean": wire.POOLING_MEAN,
 }
 
+_BOUNDARIES = {"token": wire.WINDOW_BOUNDARY_TOKEN, "sentence": wire.WINDOW_BOUNDARY_SENTENCE}
+
 
 def document_request(
     model: str,
@@ -91,6 +93,8 @@ def document_request(
     *,
     window: int,
     stride: int,
+    boundary: str,
+    with_document: bool,
     pooling: str,
     normalize: bool | None,
     dimensions: int,
@@ -107,7 +111,10 @@ def document_request(
         pooling=_one_of("pooling", pooling, _DOCUMENT_POOLING),
         dimensions=dimensions,
         vector_type=_one_of("vector_type", vector_type, _VECTOR_TYPES),
-        windows=wire.WindowOptions(size_tokens=window, stride_tokens=stride),
+        windows=wire.WindowOptions(
+            size_tokens=window, stride_tokens=stride, boundary=_one_of("boundary", boundary, _BOUNDARIES)
+        ),
+        with_document=with_document,
     )
     if normalize is not None:
         request.normalize = normalize
@@ -325,6 +332,7 @@ class DocumentReader:
         self._vector_type, self._progress = vector_type, progress
         self._vectors: list[types.Floats] = []
         self._spans: list[types.Ints] = []  # [n, 4]: tokens, bytes
+        self._whole: types.Floats | None = None
         self._end: Any = None
 
     def take(self, message: Any) -> None:
@@ -336,6 +344,8 @@ class DocumentReader:
             self._vectors.append(decode_vectors(vectors, self._vector_type))
             spans = [(v.span.start_token, v.span.end_token, v.span.start_byte, v.span.end_byte) for v in vectors]
             self._spans.append(np.array(spans, np.int64))
+        elif message.HasField("document"):
+            self._whole = decode_vectors([message.document], self._vector_type)[0]
         elif message.HasField("end"):
             self._end = message.end
 
@@ -354,6 +364,7 @@ class DocumentReader:
             mode=_MODE_NAMES.get(end.mode, ""),
             model=end.model,
             model_version=end.model_version,
+            whole=self._whole,
         )
 
 

@@ -150,6 +150,8 @@ class AsyncClient(ClientBase):
         *,
         window: int = 256,
         stride: int = 0,
+        boundary: types.WindowBoundary = "token",
+        with_document: bool = False,
         pooling: types.DocumentPooling = "windows",
         model: str | None = None,
         normalize: bool | None = None,
@@ -163,7 +165,9 @@ class AsyncClient(ClientBase):
     ) -> types.Document:
         """One long document in one pass: a vector a window of its tokens, each knowing the whole (late chunking).
 
-        window, stride: tokens; stride 0 = window. pooling: tokens, cls and mean give one a token, or one of the whole.
+        window, stride: tokens; stride 0 = window. boundary "sentence": windows end where a sentence does, and have at
+        most window tokens. with_document: a vector of the whole too, of the same pass (Document.whole).
+        pooling: tokens, cls and mean give one a token, or one of the whole.
         progress(tokens done, tokens in all) is called while it runs. deadline: seconds, None = none. LionError if it
         fails. A document may be as long as the server's max_message_bytes and max_sequence_tokens say.
         """
@@ -173,6 +177,8 @@ class AsyncClient(ClientBase):
             document,
             window=window,
             stride=stride,
+            boundary=boundary,
+            with_document=with_document,
             pooling=pooling,
             normalize=normalize,
             dimensions=dimensions,

@@ -15,6 +15,7 @@ from lion_serve.errors import RowError
 
 Pooling = Literal["model", "cls", "mean"]  # model: the model's own
 DocumentPooling = Literal["windows", "tokens", "cls", "mean"]
+WindowBoundary = Literal["token", "sentence"]
 Mode = Literal["auto", "parallel", "chunked", "recurrent"]  # auto: by length; all give the same result up to rounding
 Truncation = Literal["error", "right", "left"]
 VectorType = Literal["float32", "float32_bytes", "float16_bytes", "int8_bytes"]  # how vectors travel; they arrive as float32
@@ -128,6 +129,7 @@ class Document:
     mode: str
     model: str
     model_version: str
+    whole: Floats | None = None  # [W]: the whole document's vector, with with_document
 
     def __len__(self) -> int:
         return len(self.vectors)
