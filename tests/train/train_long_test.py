@@ -71,7 +71,7 @@ def test_no_family_is_on_two_sides(work):
 
 
 def test_it_trains_goes_on_and_serves(work):
-    flags = (f"--work={work}", f"--out={work / 'model'}", f"--checkpoint={work / 'state'}", "--batch_tokens=2048", "--taught=16", "--alone=8", "--limit=12")
+    flags = (f"--work={work}", f"--out={work / 'model'}", f"--checkpoint={work / 'state'}", "--batch_tokens=2048", "--taught=16", "--alone=8", "--limit=6")
     first = run(ROOT / "tools/train_long/train.py", *flags, "--steps=1")
     assert "step 1 " in first and "dev recall@10 windows" in first and "memory in tokens" in first
     again = run(ROOT / "tools/train_long/train.py", *flags, "--steps=2")
