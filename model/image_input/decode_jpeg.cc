@@ -108,8 +108,8 @@ bool ReadHeader(Decoder* decoder) {
   return true;
 }
 
-// Adobe's inverted CMYK (which is the only one there is in practice) to RGB, with Pillow's rounding: n channels of
-// "how much light", each dimmed by that of black.
+// Adobe's CMYK, the only kind in practice, says how much ink is not there: 255 = none. Each colour's light is what its
+// own ink and the black let through, rounded as Pillow rounds it.
 void InvertedCmykToRgb(const uint8_t* cmyk, int64_t num_pixels, uint8_t* rgb) {
   for (int64_t i = 0; i < num_pixels; ++i, cmyk += 4, rgb += 3) {
     const int light = cmyk[3];
