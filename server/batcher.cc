@@ -229,10 +229,10 @@ class Batcher::Impl::StepControl : public EncodeControl {
   void RunOthers() {
     looked_at_ = kNobodyLooked;
     while (share_.MayRunOthers()) {
-      const int64_t num_submits = impl_.num_submits.load(std::memory_order_relaxed);
+      const int64_t so_far = impl_.num_submits.load(std::memory_order_relaxed);
       const absl::Time from = Now();
       if (!impl_.RunNested(runner_, waiting_.tokens / kNestedRowShare)) {
-        looked_at_ = num_submits;  // of what has come until now nothing wants a pause
+        looked_at_ = so_far;  // of what has come until now nothing wants a pause
         return;
       }
       share_.OthersRan(Elapsed(from, Now()));
