@@ -121,7 +121,7 @@ void CpuImageLayers::Add(float* x, const void* product, int64_t rows, const floa
       continue;
     }
     const uint16_t* y = static_cast<const uint16_t*>(product) + r * E_;
-    if (dtype_ == DType::kBFloat16) {
+    if (dtype_ == DType::kBFloat16 || scales == nullptr) {
       FromBFloat16(y, values, E_);
     } else {
       Dequantize(ScaledRow{y, scales[r], linear.bias()}, values, E_);
@@ -263,11 +263,12 @@ void CpuImageLayers::FeedForward(Activations& a, size_t layer, int64_t first, in
   w.clock.To(StageClock::Stage::kRows);
   const void* operand = Operand(y, T, w);
   w.clock.To(StageClock::Stage::kProducts);
-  weights.out->Run(operand, T, [&](int64_t row, int64_t rows, const void* z) {
-    w.clock.To(StageClock::Stage::kRows);
-    Add(x + row * E_, z, rows, &w.in_scales[row], *weights.out, w);
-    w.clock.To(StageClock::Stage::kProducts);
-  });
+  Multiply(*weights.out, operand, w.in_scales.data(), T,
+           [&](int64_t row, int64_t rows, const void* z, const float* scales) {
+             w.clock.To(StageClock::Stage::kRows);
+             Add(x + row * E_, z, rows, scales, *weights.out, w);
+             w.clock.To(StageClock::Stage::kProducts);
+           });
   w.clock.To(StageClock::Stage::kRows);
   operand = Operand(Normed(x, T, weights.output_norm, w), T, w);
   UpAndDown(

@@ -3,6 +3,8 @@
 
 #include "model/cpu_layers.h"
 
+#include <time.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstring>
@@ -51,8 +53,10 @@ void StageClock::Start(bool on) {
 
 void StageClock::To(Stage next) {
   if (!on_) return;
-  const auto now = std::chrono::steady_clock::now();
-  if (stage_ != Stage::kNumStages) times_.seconds[stage_] += std::chrono::duration<double>(now - since_).count();
+  timespec t;
+  clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+  const double now = static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+  if (stage_ != Stage::kNumStages) times_.seconds[stage_] += now - since_;
   stage_ = next;
   since_ = now;
 }
@@ -149,19 +153,29 @@ int64_t CpuLayers::SpanTokens(const Row& row) const {
   return kSpanTokens / C * C;
 }
 
+void CpuLayers::MakeOperand(const float* x, int64_t r, Workspace& w) const {
+  if (dtype_ == DType::kBFloat16) {
+    ToBFloat16(x, w.in.Get<uint16_t>(kBufferRows * E_) + r * E_, E_);
+  } else if (dtype_ == DType::kInt8) {
+    Quantize(x, E_, Int8Row{w.in.Get<uint8_t>(kBufferRows * E_) + r * E_, Linear::Int8Offset(), &w.in_scales[r]});
+  }
+}
+
 // Rows of x as a product's operand: themselves in fp32, else a rounded copy in w.in, with w.in_scales in int8.
 const void* CpuLayers::Operand(const float* x, int64_t rows, Workspace& w) const {
   if (wide_) return x;
-  if (dtype_ == DType::kBFloat16) {
-    uint16_t* copy = w.in.Get<uint16_t>(kBufferRows * E_);
-    ToBFloat16(x, copy, rows * E_);
-    return copy;
+  for (int64_t r = 0; r < rows; ++r) MakeOperand(x + r * E_, r, w);
+  return w.in.Get<uint8_t>(0);
+}
+
+void CpuLayers::Multiply(const Linear& linear, const void* operand, const float* scales, int64_t rows,
+                         const UseRows& use) const {
+  if (linear.on_tiles()) {
+    linear.RunWhole(operand, scales, rows, Linear::After::kNothing,
+                    [&](int64_t row, int64_t n, const void* z) { use(row, n, z, nullptr); });
+  } else {
+    linear.Run(operand, rows, [&](int64_t row, int64_t n, const void* z) { use(row, n, z, scales + row); });
   }
-  uint8_t* copy = w.in.Get<uint8_t>(kBufferRows * E_);
-  for (int64_t r = 0; r < rows; ++r) {
-    Quantize(x + r * E_, E_, Int8Row{copy + r * E_, Linear::Int8Offset(), &w.in_scales[r]});
-  }
-  return copy;
 }
 
 AttentionParams CpuLayers::HeadParams(const Activations& a, size_t layer, const Row& row, int64_t first, int64_t L,
@@ -255,14 +269,26 @@ void CpuLayers::UpAndDown(const CpuLayerWeights& weights, const void* operand, i
                           Workspace& w) const {
   w.clock.To(StageClock::Stage::kProducts);
   auto down = [&](int64_t row, int64_t rows, const void* hidden) {
-    weights.down->Run(hidden, rows, [&](int64_t down_row, int64_t down_rows, const void* z) {
+    auto use_down = [&](int64_t down_row, int64_t down_rows, const void* z, const float* scales) {
       w.clock.To(StageClock::Stage::kRows);
-      use(row + down_row, down_rows, z, &w.hidden_scales[down_row]);
+      use(row + down_row, down_rows, z, scales);
       w.clock.To(StageClock::Stage::kProducts);
-    });
+    };
+    Multiply(*weights.down, hidden, w.hidden_scales.data(), rows, use_down);
   };
-  if (dtype_ == DType::kBFloat16 && weights.up->on_tiles() && weights.down->on_tiles()) {
-    weights.up->RunGelu(operand, T, down);
+  if (!wide_ && weights.up->on_tiles() && weights.down->on_tiles()) {
+    auto use_up = [&](int64_t row, int64_t rows, void* up) {
+      if (dtype_ == DType::kBFloat16) return down(row, rows, up);
+      w.clock.To(StageClock::Stage::kRows);
+      uint8_t* q = w.hidden.Get<uint8_t>(kBufferRows * FF_);
+      for (int64_t r = 0; r < rows; ++r) {
+        Quantize(static_cast<const uint16_t*>(up) + r * FF_, FF_,
+                 {q + r * FF_, Linear::Int8Offset(), &w.hidden_scales[r]});
+      }
+      w.clock.To(StageClock::Stage::kProducts);
+      down(row, rows, q);
+    };
+    weights.up->RunWhole(operand, w.in_scales.data(), T, Linear::After::kGelu, use_up);
     w.clock.To(StageClock::Stage::kNumStages);
     return;
   }

@@ -18,7 +18,6 @@
 // of the chunk: what a row's values are does not depend on who takes its spans. x stays fp32; q, k and v are float in
 // float32, else bfloat16.
 
-#include <chrono>
 #include <cstdint>
 #include <functional>
 #include <utility>
@@ -34,7 +33,8 @@
 
 namespace lion {
 
-// Where the workers' time goes, in seconds summed over them: for benchmarks.
+// Where the workers' processor time goes, in seconds summed over them: for benchmarks. What other programs take of a
+// worker's core does not count.
 struct CpuStageTimes {
   enum Stage { kEmbed, kProducts, kAttention, kGates, kRows, kHeads, kNumStages };
   double seconds[kNumStages] = {};
@@ -42,7 +42,7 @@ struct CpuStageTimes {
   std::vector<std::pair<const char*, double>> Named() const;
 };
 
-// A worker's account of its time, if anybody asked for one.
+// A worker's account of its processor time, if anybody asked for one.
 class StageClock {
  public:
   using Stage = CpuStageTimes::Stage;
@@ -55,7 +55,7 @@ class StageClock {
  private:
   bool on_ = false;
   Stage stage_ = Stage::kNumStages;
-  std::chrono::steady_clock::time_point since_;
+  double since_ = 0;
   CpuStageTimes times_;
 };
 
@@ -172,7 +172,8 @@ class CpuLayers {
   void FinishMean(const Activations& a, const Slice& slice, Workspace& w) const;
 
  protected:
-  // Rows of a product in the dtype's form: values, or in int8 what scales (one a row) and its bias make values of.
+  // Rows of a product in the dtype's form: values, or, in int8 where scales is not null, what scales (one a row) and
+  // the product's bias make values of.
   using UseRows = std::function<void(int64_t first, int64_t rows, const void* values, const float* scales)>;
 
   // weights and config are borrowed. chunk_tokens: C where a row names none. value_width: of v. num_gates: of a token
@@ -194,6 +195,11 @@ class CpuLayers {
                              int64_t head) const;
   // x (rows, E) as a product's operand; in int8 its scales are in w.in_scales. Stays until the next call.
   const void* Operand(const float* x, int64_t rows, Workspace& w) const;
+  // One row of it: x (E) becomes row r of w.in. Nothing in fp32.
+  void MakeOperand(const float* x, int64_t r, Workspace& w) const;
+  // The product of rows of an operand, whose scales count in int8; use gets the rows in order, and may overwrite the
+  // operand's and their scales.
+  void Multiply(const Linear& linear, const void* operand, const float* scales, int64_t rows, const UseRows& use) const;
   // Down(GELU(Up(operand))), operand (T, E) made by Operand; use gets the rows in order.
   void UpAndDown(const CpuLayerWeights& weights, const void* operand, int64_t T, const UseRows& use,
                  Workspace& w) const;

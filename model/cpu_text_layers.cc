@@ -44,26 +44,29 @@ void CpuTextLayers::Project(Activations& a, size_t layer, int64_t first, int64_t
   // A head's rows side by side: attention walks them once a direction, and the hardware fetches ahead only what is
   // near.
   const int64_t piece = D_ * (wide_ ? 4 : 2);
-  auto lay_out = [&](int64_t t, const void* row) {
-    Scatter(row, piece, 3 * H_, static_cast<char*>(a.qkv) + t * piece, a.stride * piece);
-  };
   w.clock.To(StageClock::Stage::kRows);
   const void* operand = Operand(a.x + first * E_, last - first, w);
   w.clock.To(StageClock::Stage::kProducts);
-  weights.qkv->Run(operand, last - first, [&](int64_t row, int64_t rows, const void* y) {
-    w.clock.To(StageClock::Stage::kRows);
-    for (int64_t r = row; r < row + rows; ++r) {
-      if (dtype_ == DType::kInt8) {
-        auto* values = reinterpret_cast<uint16_t*>(w.row.data());
-        Dequantize({static_cast<const uint16_t*>(y) + (r - row) * 3 * E_, w.in_scales[r], weights.qkv->bias()}, values,
-                   3 * E_);
-        lay_out(first + r, values);
-      } else {
-        lay_out(first + r, static_cast<const char*>(y) + (r - row) * 3 * H_ * piece);
-      }
-    }
-    w.clock.To(StageClock::Stage::kProducts);
-  });
+  if (weights.qkv->on_tiles() && D_ % 32 == 0) {
+    weights.qkv->RunToGroups(operand, w.in_scales.data(), last - first, D_, a.stride * D_,
+                             static_cast<uint16_t*>(a.qkv) + first * D_);
+  } else {
+    Multiply(
+        *weights.qkv, operand, w.in_scales.data(), last - first,
+        [&](int64_t row, int64_t rows, const void* y, const float* scales) {
+          w.clock.To(StageClock::Stage::kRows);
+          for (int64_t r = 0; r < rows; ++r) {
+            const void* values = static_cast<const char*>(y) + r * 3 * H_ * piece;
+            if (dtype_ == DType::kInt8 && scales != nullptr) {
+              auto* whole = reinterpret_cast<uint16_t*>(w.row.data());
+              Dequantize({static_cast<const uint16_t*>(y) + r * 3 * E_, scales[r], weights.qkv->bias()}, whole, 3 * E_);
+              values = whole;
+            }
+            Scatter(values, piece, 3 * H_, static_cast<char*>(a.qkv) + (first + row + r) * piece, a.stride * piece);
+          }
+          w.clock.To(StageClock::Stage::kProducts);
+        });
+  }
   if (config_.variant == Variant::kS) {
     w.clock.To(StageClock::Stage::kGates);
     TextLogDecays(a.x + first * E_, last - first, E_, weights.gate_weight.data(), weights.gate_bias.data(), H_,
@@ -78,21 +81,19 @@ void CpuTextLayers::AttendRow(const Activations& a, size_t layer, const Slice& s
   AttendHead(p, &w.attention);
 }
 
-// x = LayerNorm(x + product), row by row. scales: of the product's rows, in int8.
-void CpuTextLayers::AddNorm(float* x, const void* product, int64_t rows, const float* scales, const Linear& linear,
+// x = LayerNorm(x + row r of a product), of which use got the rows.
+void CpuTextLayers::AddNorm(float* x, const void* product, int64_t r, const float* scales, const Linear& linear,
                             const CpuNorm& norm) const {
   const auto eps = static_cast<float>(config_.layer_norm_eps);
   const float* gamma = norm.gamma.data();
   const float* beta = norm.beta.data();
-  for (int64_t r = 0; r < rows; ++r, x += E_) {
-    if (wide_) {
-      AddLayerNorm(x, static_cast<const float*>(product) + r * E_, gamma, beta, eps, E_);
-    } else if (dtype_ == DType::kBFloat16) {
-      AddLayerNorm(x, static_cast<const uint16_t*>(product) + r * E_, gamma, beta, eps, E_);
-    } else {
-      const ScaledRow row{static_cast<const uint16_t*>(product) + r * E_, scales[r], linear.bias()};
-      AddLayerNorm(x, row, gamma, beta, eps, E_);
-    }
+  if (wide_) {
+    AddLayerNorm(x, static_cast<const float*>(product) + r * E_, gamma, beta, eps, E_);
+  } else if (dtype_ == DType::kBFloat16 || scales == nullptr) {
+    AddLayerNorm(x, static_cast<const uint16_t*>(product) + r * E_, gamma, beta, eps, E_);
+  } else {
+    const ScaledRow row{static_cast<const uint16_t*>(product) + r * E_, scales[r], linear.bias()};
+    AddLayerNorm(x, row, gamma, beta, eps, E_);
   }
 }
 
@@ -109,16 +110,22 @@ void CpuTextLayers::FeedForward(Activations& a, size_t layer, int64_t first, int
   }
   const void* operand = Operand(y, T, w);
   w.clock.To(StageClock::Stage::kProducts);
-  weights.out->Run(operand, T, [&](int64_t row, int64_t rows, const void* z) {
-    w.clock.To(StageClock::Stage::kRows);
-    AddNorm(x + row * E_, z, rows, &w.in_scales[row], *weights.out, weights.attention_norm);
-    w.clock.To(StageClock::Stage::kProducts);
-  });
-  w.clock.To(StageClock::Stage::kRows);
+  // Each row becomes the next operand while it is in the first-level cache.
+  Multiply(*weights.out, operand, w.in_scales.data(), T,
+           [&](int64_t row, int64_t rows, const void* z, const float* scales) {
+             w.clock.To(StageClock::Stage::kRows);
+             for (int64_t r = 0; r < rows; ++r) {
+               AddNorm(x + (row + r) * E_, z, r, scales, *weights.out, weights.attention_norm);
+               MakeOperand(x + (row + r) * E_, row + r, w);
+             }
+             w.clock.To(StageClock::Stage::kProducts);
+           });
   UpAndDown(
-      weights, Operand(x, T, w), T,
+      weights, wide_ ? x : operand, T,
       [&](int64_t row, int64_t rows, const void* z, const float* scales) {
-        AddNorm(x + row * E_, z, rows, scales, *weights.down, weights.output_norm);
+        for (int64_t r = 0; r < rows; ++r) {
+          AddNorm(x + (row + r) * E_, z, r, scales, *weights.down, weights.output_norm);
+        }
       },
       w);
 }

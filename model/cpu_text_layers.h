@@ -30,7 +30,7 @@ class CpuTextLayers final : public CpuLayers {
  private:
   void AttendRow(const Activations& a, size_t layer, const Slice& slice, int64_t head, float* y,
                  Workspace& w) const override;
-  void AddNorm(float* x, const void* product, int64_t rows, const float* scales, const Linear& linear,
+  void AddNorm(float* x, const void* product, int64_t r, const float* scales, const Linear& linear,
                const CpuNorm& norm) const;
 
   const TextConfig& text_;

@@ -28,7 +28,9 @@
 namespace lion {
 namespace {
 
-constexpr int64_t kTileChoices[] = {16, 32, 64, 128, 256, 384, 512};
+// Fine where groups of rows end, which are filled until the next row no longer fits: what a tile has beyond them is
+// lost.
+constexpr int64_t kTileChoices[] = {16, 32, 64, 128, 192, 256, 320, 384, 400, 416, 432, 448, 464, 480, 496, 512};
 constexpr int64_t kSmallTailRows = 32;  // a call costs about what so many rows do
 
 at::ScalarType OperandType(DType dtype) {
@@ -106,6 +108,31 @@ struct Linear::Packed {
     };
     tile_scale = padded(column_scale);
     tile_bias = padded(column_bias);
+  }
+
+  AmxProduct OnTiles(int64_t N, int64_t K) const {
+    AmxProduct product;
+    product.N = N;
+    product.K = K;
+    product.int8 = type == DType::kInt8;
+    product.packed = tiled->Get<char>(0);
+    if (!tile_scale.empty()) product.scale = tile_scale.data();
+    if (!tile_bias.empty()) product.bias = tile_bias.data();
+    return product;
+  }
+
+  // scales: null = none to apply.
+  void RunTiles(AmxProduct product, const void* x, const float* scales, int64_t rows,
+                const std::function<void(int64_t, int64_t, void*)>& use) const {
+    const int64_t row_bytes = product.K * (product.int8 ? 1 : 2);
+    for (int64_t row = 0; row < rows; row += Linear::kMaxTileRows) {
+      const int64_t count = std::min(Linear::kMaxTileRows, rows - row);
+      const at::Tensor y = at::empty({count + Linear::kTileSlackRows, product.N}, at::kBFloat16);
+      auto* out = static_cast<uint16_t*>(y.mutable_data_ptr());
+      if (product.int8 && scales != nullptr) product.row_scale = scales + row;
+      AmxMultiply(product, static_cast<const char*>(x) + row * row_bytes, count, {out, product.N, 0, 0});
+      use(row, count, out);
+    }
   }
 
   at::Tensor Product(const at::Tensor& x) const {
@@ -226,7 +253,7 @@ std::unique_ptr<Linear> Linear::Pack(const float* weight, const float* bias, int
     linear->bias_.assign(N, 0.f);
     if (bias != nullptr) linear->bias_.assign(bias, bias + N);
     if (AmxProductTakes(K, /*int8=*/true)) {
-      packed.PackTiles(rounded, scale, nullptr, N, K);
+      packed.PackTiles(rounded, scale, linear->bias_.data(), N, K);
       packed.scale = packed.zero = at::Tensor();
     } else {
       packed.weight = ReorderInt8(w);
@@ -250,31 +277,26 @@ std::unique_ptr<Linear> Linear::Pack(const float* weight, const float* bias, int
 
 bool Linear::on_tiles() const { return packed_->tiled != nullptr; }
 
-void Linear::RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, void*)>& use) const {
-  RunTiles(x, rows, /*gelu=*/true, use);
+void Linear::RunWhole(const void* x, const float* scales, int64_t rows, After after,
+                      const std::function<void(int64_t, int64_t, void*)>& use) const {
+  AmxProduct product = packed_->OnTiles(N_, K_);
+  product.gelu = after == After::kGelu;
+  packed_->RunTiles(product, x, scales, rows, use);
 }
 
-void Linear::RunTiles(const void* x, int64_t rows, bool gelu,
-                      const std::function<void(int64_t, int64_t, void*)>& use) const {
-  AmxProduct product;
-  product.N = N_;
-  product.K = K_;
-  product.int8 = dtype_ == DType::kInt8;
-  product.packed = packed_->tiled->Get<char>(0);
-  if (!packed_->tile_scale.empty()) product.scale = packed_->tile_scale.data();
-  if (!packed_->tile_bias.empty()) product.bias = packed_->tile_bias.data();
-  const int64_t row_bytes = K_ * (product.int8 ? 1 : 2);
-  for (int64_t row = 0; row < rows; row += kMaxTileRows) {
-    const int64_t count = std::min(kMaxTileRows, rows - row);
-    const at::Tensor y = at::empty({count + kTileSlackRows, N_}, at::kBFloat16);
-    auto* out = static_cast<uint16_t*>(y.mutable_data_ptr());
-    AmxMultiply(product, static_cast<const char*>(x) + row * row_bytes, count, gelu, out);
-    use(row, count, out);
-  }
+void Linear::RunToGroups(const void* x, const float* scales, int64_t rows, int64_t group_width, int64_t group_stride,
+                         uint16_t* y) const {
+  AmxProduct product = packed_->OnTiles(N_, K_);
+  product.row_scale = dtype_ == DType::kInt8 ? scales : nullptr;
+  AmxMultiply(product, x, rows, {y, group_width, group_width, group_stride});
 }
 
 void Linear::Run(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, void*)>& use) const {
-  if (on_tiles()) return RunTiles(x, rows, /*gelu=*/false, use);
+  if (on_tiles()) {
+    AmxProduct product = packed_->OnTiles(N_, K_);
+    if (dtype_ == DType::kInt8) product.bias = nullptr;  // the caller's to add, once it has applied its row's scale
+    return packed_->RunTiles(product, x, /*scales=*/nullptr, rows, use);
+  }
   const at::ScalarType type = OperandType(dtype_);
   const auto element = static_cast<int64_t>(c10::elementSize(type));
   for (int64_t row = 0; row < rows;) {

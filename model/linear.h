@@ -17,7 +17,8 @@
 // int8: x is rounded by the caller, row by row (QuantizeRow in kernels/cpu/rows.h), W here, once, by the largest value
 // of each output channel. The products are summed in int32, exactly, whatever the order; what comes out is the sum
 // times the channel's scale, rounded to bfloat16. The row's scale and the bias are the caller's to apply: it has a pass
-// over y to make in any case. y = out * (the row's scale) + bias().
+// over y to make in any case. y = out * (the row's scale) + bias(). Our own kernel applies them itself if asked to
+// (RunWhole).
 
 #include <cstdint>
 #include <functional>
@@ -57,13 +58,21 @@ class Linear {
   // is every y: it may be another such product's x as it is.
   bool on_tiles() const;
   static constexpr int64_t kTileSlackRows = 31;
-  // Run with erf GELU (kernels/cpu/rows.h) over y, in the product's shadow. kBFloat16, and on_tiles must hold.
-  void RunGelu(const void* x, int64_t rows, const std::function<void(int64_t, int64_t, void*)>& use) const;
+  // Run with all that makes y whole done in the product's shadow, on_tiles() only: in int8 the rows' scales and the
+  // bias (scales: (rows), of x's; not read in bfloat16), then erf GELU (kernels/cpu/rows.h) if asked for. y is
+  // bfloat16.
+  enum class After { kNothing, kGelu };
+  void RunWhole(const void* x, const float* scales, int64_t rows, After after,
+                const std::function<void(int64_t, int64_t, void*)>& use) const;
+  // The same, without GELU, to places of its own: column n of row r to
+  // y[n / group_width * group_stride + r * group_width + n % group_width], group_width a multiple of 32.
+  void RunToGroups(const void* x, const float* scales, int64_t rows, int64_t group_width, int64_t group_stride,
+                   uint16_t* y) const;
 
   int64_t out_width() const { return N_; }
   int64_t in_width() const { return K_; }
   DType dtype() const { return dtype_; }
-  // (N), zeros where Pack had none. kInt8 only: elsewhere y has it already.
+  // (N), zeros where Pack had none. kInt8 only: elsewhere, and in RunWhole, y has it already.
   const float* bias() const { return bias_.data(); }
 
   // oneDNN's tile sizes in use, ascending; kMaxTileRows alone where our kernel runs.
@@ -72,7 +81,6 @@ class Linear {
  private:
   struct Packed;
   Linear() = default;
-  void RunTiles(const void* x, int64_t rows, bool gelu, const std::function<void(int64_t, int64_t, void*)>& use) const;
   int64_t N_ = 0;
   int64_t K_ = 0;
   DType dtype_ = DType::kFloat32;

@@ -3,6 +3,7 @@
 
 #include "model/linear.h"
 
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -128,8 +129,12 @@ TEST(LinearTilesTest, GeluInTheProductsShadowIsThatOfItsSums) {
         y.insert(y.end(), values, values + n * shape.N);
       };
       const void* in = narrow.data() + first * shape.K;
-      EXPECT_TRUE(
-          pool.Run(1, [&](int, int) { gelu ? linear->RunGelu(in, count, use) : linear->Run(in, count, use); }).ok());
+      EXPECT_TRUE(pool.Run(1,
+                           [&](int, int) {
+                             gelu ? linear->RunWhole(in, nullptr, count, Linear::After::kGelu, use)
+                                  : linear->Run(in, count, use);
+                           })
+                      .ok());
       return y;
     };
     const std::vector<uint16_t> plain = run(0, rows, false);
@@ -209,6 +214,84 @@ TEST(LinearInt8Test, SumsExactlyInEveryTile) {
                                            });
                              })
                         .ok());
+      }
+    }
+  }
+}
+
+// The rows' scales, the bias and GELU in the product's shadow, row by row and in groups of columns.
+TEST(LinearInt8Test, WholeRowsAreTheFormula) {
+  ComputePool pool({.num_threads = 1});
+  std::mt19937 random(1);
+  std::normal_distribution<float> normal;
+  for (const Shape& shape : {Shape{35, 64}, Shape{192, 128}, Shape{1536, 384}}) {
+    std::vector<float> weight(shape.N * shape.K);
+    for (float& w : weight) w = static_cast<float>(static_cast<int>(random() % 255) - 127);
+    for (int64_t n = 0; n < shape.N; ++n) weight[n * shape.K] = 127;  // kept as they are, with a scale of 1
+    std::vector<float> bias(shape.N);
+    for (float& b : bias) b = normal(random);
+    std::unique_ptr<Linear> linear;
+    ASSERT_TRUE(
+        pool.Run(1,
+                 [&](int, int) { linear = Linear::Pack(weight.data(), bias.data(), shape.N, shape.K, DType::kInt8); })
+            .ok());
+    if (!linear->on_tiles()) return;  // a CPU without them: nothing will call it
+    const int64_t rows = 600;
+    std::vector<int> x(rows * shape.K);
+    for (int& v : x) v = static_cast<int>(random() % 255) - 127;
+    std::vector<uint8_t> bytes = Bytes(x);
+    bytes.resize(bytes.size() + Linear::kTileSlackRows * shape.K);
+    std::vector<float> scales(rows);
+    for (float& s : scales) s = 1e-5f * (1 + std::fabs(normal(random)));
+    auto run = [&](int64_t first, int64_t count, Linear::After after) {
+      std::vector<uint16_t> y;
+      auto use = [&](int64_t, int64_t n, const void* out) {
+        const auto* values = static_cast<const uint16_t*>(out);
+        y.insert(y.end(), values, values + n * shape.N);
+      };
+      const void* in = bytes.data() + first * shape.K;
+      EXPECT_TRUE(pool.Run(1, [&](int, int) { linear->RunWhole(in, &scales[first], count, after, use); }).ok());
+      return y;
+    };
+    const std::vector<uint16_t> plain = run(0, rows, Linear::After::kNothing);
+    const std::vector<uint16_t> gelu = run(0, rows, Linear::After::kGelu);
+    ASSERT_EQ(plain.size(), rows * shape.N);
+    ASSERT_EQ(gelu.size(), rows * shape.N);
+    std::vector<float> plain_values(plain.size());
+    std::vector<float> gelu_values(gelu.size());
+    FromBFloat16(plain.data(), plain_values.data(), static_cast<int64_t>(plain.size()));
+    FromBFloat16(gelu.data(), gelu_values.data(), static_cast<int64_t>(gelu.size()));
+    for (int64_t r : {int64_t{0}, int64_t{31}, int64_t{33}, int64_t{511}, int64_t{512}, rows - 1}) {
+      for (int64_t n = 0; n < shape.N; ++n) {
+        int sum = 0;
+        for (int64_t k = 0; k < shape.K; ++k) sum += x[r * shape.K + k] * static_cast<int>(weight[n * shape.K + k]);
+        const double product = sum * static_cast<double>(scales[r]);
+        const double z = product + bias[n];
+        const double slack = 1e-6 * (std::fabs(product) + std::fabs(bias[n]));  // of its fp32 arithmetic
+        EXPECT_LE(std::fabs(plain_values[r * shape.N + n] - z), std::fabs(z) / 256 + slack) << r << ", " << n;
+        const double after = z / 2 * (1 + std::erf(z / std::sqrt(2.0)));
+        EXPECT_LE(std::fabs(gelu_values[r * shape.N + n] - after),
+                  std::fabs(after) / 256 + 1.13 * slack + 2e-5 * std::max(1.0, std::fabs(z)))
+            << r << ", " << n;
+      }
+    }
+    for (int64_t first : {0, 5, 500}) {
+      for (int64_t count : {1, 16, 17, 33, 100}) {
+        const std::vector<uint16_t> expected(gelu.begin() + first * shape.N, gelu.begin() + (first + count) * shape.N);
+        EXPECT_EQ(run(first, count, Linear::After::kGelu), expected) << first << "+" << count;
+      }
+    }
+    if (shape.N % 64 != 0) continue;
+    const int64_t stride = 64 * (rows + 3);
+    std::vector<uint16_t> groups(shape.N / 64 * stride, 7);
+    ASSERT_TRUE(
+        pool.Run(1,
+                 [&](int, int) { linear->RunToGroups(bytes.data(), scales.data(), rows, 64, stride, groups.data()); })
+            .ok());
+    for (int64_t n = 0; n < shape.N; ++n) {
+      for (int64_t r = 0; r < rows + 3; ++r) {
+        const uint16_t expected = r < rows ? plain[r * shape.N + n] : uint16_t{7};
+        ASSERT_EQ(groups[n / 64 * stride + r * 64 + n % 64], expected) << r << ", " << n;
       }
     }
   }

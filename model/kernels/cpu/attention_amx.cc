@@ -161,21 +161,22 @@ struct Kernel {
   const AttentionParams& p;
   AttentionScratch* scratch;
   int C;
-  int blocks;  // of 16 tokens, in a chunk
   int64_t chunks;
 
   Kernel(const AttentionParams& params, AttentionScratch* s) : p(params), scratch(s) {
     C = p.mode == ComputeMode::kParallel ? kMaxC : p.C;
-    blocks = C / kTile;
     chunks = (p.L + C - 1) / C;
   }
 
   int Size(int64_t c) const { return static_cast<int>(p.L - c * C < C ? p.L - c * C : C); }
+  // Of 16 tokens, in chunk c: a short one has fewer.
+  int Blocks(int64_t c) const { return (Size(c) + kTile - 1) / kTile; }
 
   // k and v of chunk c as right sides of products: k transposed (32 d x 16 tokens a tile, [d / 32][block]), and v
   // (32 tokens x 16 columns, [tokens / 32][column tile]). Zeros past the last token.
   void Pack(int64_t c, uint16_t* kt, uint16_t* v) const {
     const int n = Size(c);
+    const int blocks = Blocks(c);
     const auto* k_rows = static_cast<const uint16_t*>(p.k) + c * C * p.stride;
     const auto* v_rows = static_cast<const uint16_t*>(p.v) + c * C * p.stride;
     for (int s = 0; s < kS; ++s) {
@@ -206,7 +207,7 @@ struct Kernel {
 
   // k transposed again, each token times its weight, as the left side of a product: (16 d x 32 tokens a tile,
   // [d / 16][tokens / 32]).
-  void WeighK(const uint16_t* kt, const float* weight, uint16_t* out) const {
+  void WeighK(int blocks, const uint16_t* kt, const float* weight, uint16_t* out) const {
     const __m512i high = _mm512_set1_epi32(static_cast<int>(0xFFFF0000));
     for (int g = 0; g < (blocks + 1) / 2; ++g) {
       const __m512 w0 = _mm512_load_ps(weight + g * kDepth);
@@ -232,7 +233,7 @@ struct Kernel {
   }
 
   // sum (kD x kD) = weighted k^T v of one chunk.
-  void KTimesV(const uint16_t* k, const uint16_t* v, float* sum) const {
+  void KTimesV(int blocks, const uint16_t* k, const uint16_t* v, float* sum) const {
     const int groups = (blocks + 1) / 2;
     Written();
     for (int m = 0; m < kN; m += 2) {
@@ -298,7 +299,7 @@ struct Kernel {
   }
 
   // scores (16 x kMaxC) of block I with the chunk, times M, rounded into rounded (16 x kMaxC).
-  void Decay(const Decays& decays, int I, const float* scores, uint16_t* rounded) const {
+  void Decay(const Decays& decays, int blocks, int I, const float* scores, uint16_t* rounded) const {
     // Above the diagonal of block I itself: row i from row i + 1.
     alignas(64) float above[kTile * kTile];
     __m512 m = _mm512_setzero_ps();
@@ -341,6 +342,7 @@ struct Kernel {
   void Output(int64_t c, const Decays& decays, const uint16_t* kt, const uint16_t* v, const uint16_t* forward,
               const uint16_t* backward) const {
     const int n = Size(c);
+    const int blocks = Blocks(c);
     const auto* q = static_cast<const uint16_t*>(p.q) + c * C * p.stride;
     const int64_t q_bytes = p.stride * 2;
     alignas(64) float scores[kTile * kMaxC];
@@ -378,7 +380,7 @@ struct Kernel {
       if (blocks > 1) _tile_stored(1, scores + kTile, kMaxC * 4);
       if (blocks > 2) _tile_stored(2, scores + 2 * kTile, kMaxC * 4);
       if (blocks > 3) _tile_stored(3, scores + 3 * kTile, kMaxC * 4);
-      Decay(decays, I, scores, rounded);
+      Decay(decays, blocks, I, scores, rounded);
       Written();
 
       const int rows = n - I * kTile < kTile ? n - I * kTile : kTile;
@@ -478,8 +480,8 @@ struct Kernel {
       if (!none) RoundState(state, backward + c * kStateTiles * kTileElements);
       if (c == 0) break;
       Weights(decays[c], false, 1, weight);
-      WeighK(kt(c), weight, weighed);
-      KTimesV(weighed, v(c), added);
+      WeighK(Blocks(c), kt(c), weight, weighed);
+      KTimesV(Blocks(c), weighed, v(c), added);
       Pass(state, decays[c].all, added);
       none = false;
     }
@@ -493,8 +495,8 @@ struct Kernel {
              behind ? backward + c * kStateTiles * kTileElements : nullptr);
       if (c + 1 == chunks) break;
       Weights(decays[c], true, 1, weight);
-      WeighK(kt(c), weight, weighed);
-      KTimesV(weighed, v(c), added);
+      WeighK(Blocks(c), kt(c), weight, weighed);
+      KTimesV(Blocks(c), weighed, v(c), added);
       Pass(state, decays[c].all, added);
       none = false;
     }
@@ -540,13 +542,13 @@ struct Kernel {
       Pack(c, packed, v);
       MakeDecays(p, c * C, Size(c), decays);
       Weights(decays, true, 1, weight);
-      WeighK(packed, weight, weighed);
-      KTimesV(weighed, v, added);
+      WeighK(Blocks(c), packed, weight, weighed);
+      KTimesV(Blocks(c), weighed, v, added);
       Pass(forward, decays.all, added);
       if (backward == nullptr) continue;
       Weights(decays, false, all, weight);  // to the first token's side of the span
-      WeighK(packed, weight, weighed);
-      KTimesV(weighed, v, added);
+      WeighK(Blocks(c), packed, weight, weighed);
+      KTimesV(Blocks(c), weighed, v, added);
       Pass(backward, 1, added);
       all *= decays.all;
     }

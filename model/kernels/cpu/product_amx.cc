@@ -49,6 +49,7 @@ struct Pending {
   uint16_t* y = nullptr;
   int64_t y_stride = 0;
   __mmask32 columns = 0;
+  const float* row_scale = nullptr;
   __m512 scale[2];
   __m512 bias[2];
   int next = 0;
@@ -60,7 +61,9 @@ struct Pending {
       for (int i = 0; i < 2; ++i) {
         const float* at = sums + next * kPanel + i * kTile;
         if constexpr (kInt8) {
-          half[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(at)), scale[i], bias[i]);
+          const __m512 both =
+              row_scale == nullptr ? scale[i] : _mm512_mul_ps(scale[i], _mm512_set1_ps(row_scale[next]));
+          half[i] = _mm512_fmadd_ps(_mm512_cvtepi32_ps(_mm512_load_si512(at)), both, bias[i]);
         } else {
           half[i] = _mm512_add_ps(_mm512_load_ps(at), bias[i]);
         }
@@ -98,7 +101,7 @@ inline void StoreSums(float* c) {
 }
 
 template <bool kInt8, bool kGelu>
-void Run(const AmxProduct& p, const char* x, int64_t rows, uint16_t* y) {
+void Run(const AmxProduct& p, const char* x, const float* row_scale, int64_t rows, const AmxOutput& out) {
   const int64_t row_bytes = p.K * (kInt8 ? 1 : 2);
   const int64_t steps = row_bytes / kStepBytes;
   const int64_t blocks = (rows + kPanel - 1) / kPanel;
@@ -107,8 +110,10 @@ void Run(const AmxProduct& p, const char* x, int64_t rows, uint16_t* y) {
   alignas(64) float finished[2][kPanel * kPanel];
   Pending<kInt8, kGelu> pending;
   int turn = 0;
+  const int64_t group_width = out.group_width > 0 ? out.group_width : panels * kPanel;
   for (int64_t n = 0; n < panels; ++n) {
     const int64_t left = p.N - n * kPanel;
+    uint16_t* y = out.y + n * kPanel / group_width * out.group_stride + n * kPanel % group_width;
     __m512 scale[2];
     __m512 bias[2];
     for (int i = 0; i < 2; ++i) {
@@ -140,8 +145,9 @@ void Run(const AmxProduct& p, const char* x, int64_t rows, uint16_t* y) {
       StoreSums(finished[turn]);
       Written();
       pending.sums = finished[turn];
-      pending.y = y + m * kPanel * p.N + n * kPanel;
-      pending.y_stride = p.N;
+      pending.y = y + m * kPanel * out.row_stride;
+      pending.y_stride = out.row_stride;
+      pending.row_scale = row_scale == nullptr ? nullptr : row_scale + m * kPanel;
       pending.columns = left >= kPanel ? ~__mmask32{0} : static_cast<__mmask32>((1u << left) - 1);
       for (int i = 0; i < 2; ++i) {
         pending.scale[i] = scale[i];
@@ -190,7 +196,7 @@ void AmxPack(const void* w, int64_t N, int64_t K, bool int8, void* packed) {
   }
 }
 
-void AmxMultiply(const AmxProduct& product, const void* x, int64_t rows, bool gelu, uint16_t* y) {
+void AmxMultiply(const AmxProduct& product, const void* x, int64_t rows, const AmxOutput& out) {
   Written();
   _tile_loadconfig(kTileConfig);
   const int64_t row_bytes = product.K * (product.int8 ? 1 : 2);
@@ -198,12 +204,16 @@ void AmxMultiply(const AmxProduct& product, const void* x, int64_t rows, bool ge
   block = block < kMinBlockRows ? kMinBlockRows : block > kMaxBlockRows ? kMaxBlockRows : block;
   for (int64_t first = 0; first < rows; first += block) {
     const char* from = static_cast<const char*>(x) + first * row_bytes;
+    const float* scale = product.row_scale == nullptr ? nullptr : product.row_scale + first;
     const int64_t count = rows - first < block ? rows - first : block;
-    uint16_t* to = y + first * product.N;
+    AmxOutput to = out;
+    to.y += first * out.row_stride;
     if (product.int8) {
-      gelu ? Run<true, true>(product, from, count, to) : Run<true, false>(product, from, count, to);
+      product.gelu ? Run<true, true>(product, from, scale, count, to)
+                   : Run<true, false>(product, from, scale, count, to);
     } else {
-      gelu ? Run<false, true>(product, from, count, to) : Run<false, false>(product, from, count, to);
+      product.gelu ? Run<false, true>(product, from, scale, count, to)
+                   : Run<false, false>(product, from, scale, count, to);
     }
   }
   _tile_release();

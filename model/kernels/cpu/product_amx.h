@@ -23,9 +23,19 @@ struct AmxProduct {
   int64_t K = 0;
   bool int8 = false;             // of x and W; else bfloat16
   const void* packed = nullptr;  // by AmxPack: AmxPackedBytes of them, 64-byte aligned
-  // (N rounded up to 32). y = f(sum * scale + bias), scale and bias counting as 1 and 0 where null.
-  const float* scale = nullptr;
-  const float* bias = nullptr;
+  // y = f(sum * (scale * row_scale) + bias), scales and bias counting as 1 and 0 where null. Both scales: int8 only.
+  const float* scale = nullptr;      // (N rounded up to 32)
+  const float* bias = nullptr;       // (the same)
+  const float* row_scale = nullptr;  // (rows)
+  bool gelu = false;                 // f = erf GELU (rows.h), else the identity
+};
+
+// Where y goes, bfloat16: column n of row r to y[n / group_width * group_stride + r * row_stride + n % group_width].
+struct AmxOutput {
+  uint16_t* y = nullptr;
+  int64_t row_stride = 0;
+  int64_t group_width = 0;  // a multiple of 32, or 0 = N
+  int64_t group_stride = 0;
 };
 
 // Whether the CPU has the tiles for it and K is a whole number of steps.
@@ -35,9 +45,8 @@ int64_t AmxPackedBytes(int64_t N, int64_t K, bool int8);
 // w: (N, K) row-major, bfloat16 or int8.
 void AmxPack(const void* w, int64_t N, int64_t K, bool int8, void* packed);
 
-// y (rows, N) bfloat16, f = identity or erf GELU (rows.h). x: (rows, K), readable for 31 rows more. AmxProductTakes
-// must hold. Any thread.
-void AmxMultiply(const AmxProduct& product, const void* x, int64_t rows, bool gelu, uint16_t* y);
+// x: (rows, K), readable for 31 rows more. AmxProductTakes must hold. Any thread.
+void AmxMultiply(const AmxProduct& product, const void* x, int64_t rows, const AmxOutput& out);
 
 }  // namespace lion
 

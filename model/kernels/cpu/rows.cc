@@ -187,7 +187,8 @@ HWY_ATTR HWY_INLINE hn::Vec<U32> MagnitudeBits(V x) {
 }
 
 // y = values rounded, their largest magnitude's bits being in the lanes of largest.
-HWY_ATTR HWY_INLINE void RoundRow(const float* values, int64_t n, hn::Vec<U32> largest, const Int8Row& y) {
+template <class T>
+HWY_ATTR HWY_INLINE void RoundRow(const T* values, int64_t n, hn::Vec<U32> largest, const Int8Row& y) {
   const F32 d;
   const U32 du;
   const I32 di;
@@ -214,19 +215,22 @@ HWY_ATTR HWY_INLINE void RoundRow(const float* values, int64_t n, hn::Vec<U32> l
   for (; i + N <= n; i += N) hn::StoreU(rounded(Load(values + i)), d8, y.q + i);
   if (i >= n) return;
   uint8_t out[kPad];
-  hn::StoreU(rounded(PlainSource<float>{values}.Tail(i, n)), d8, out);
+  hn::StoreU(rounded(PlainSource<T>{values}.Tail(i, n)), d8, out);
   std::copy(out, out + (n - i), y.q + i);
 }
 
-HWY_ATTR void QuantizeRow(const float* x, int64_t n, const Int8Row& y) {
+template <class T>
+HWY_ATTR HWY_INLINE void QuantizeValues(const T* x, int64_t n, const Int8Row& y) {
   const U32 du;
   const int64_t N = static_cast<int64_t>(hn::Lanes(F32()));
   auto largest = hn::Zero(du);
   int64_t i = 0;
   for (; i + N <= n; i += N) largest = hn::Max(largest, MagnitudeBits(Load(x + i)));
-  if (i < n) largest = hn::Max(largest, MagnitudeBits(PlainSource<float>{x}.Tail(i, n)));
+  if (i < n) largest = hn::Max(largest, MagnitudeBits(PlainSource<T>{x}.Tail(i, n)));
   RoundRow(x, n, largest, y);
 }
+HWY_ATTR void QuantizeRow(const float* x, int64_t n, const Int8Row& y) { QuantizeValues(x, n, y); }
+HWY_ATTR void QuantizeBF16(const uint16_t* x, int64_t n, const Int8Row& y) { QuantizeValues(x, n, y); }
 
 HWY_ATTR void GeluQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row& y) {
   const U32 du;
@@ -340,6 +344,7 @@ HWY_EXPORT(GeluF32);
 HWY_EXPORT(GeluBF16);
 HWY_EXPORT(GeluQuantize);
 HWY_EXPORT(QuantizeRow);
+HWY_EXPORT(QuantizeBF16);
 HWY_EXPORT(ScaledToBF16);
 HWY_EXPORT(ScaledToF32);
 HWY_EXPORT(F32ToBF16);
@@ -375,6 +380,10 @@ void GeluErfQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row
 void Quantize(const float* x, int64_t n, const Int8Row& y) {
   if (Bf16Rows()) return ToInt8(x, n, y);
   HWY_DYNAMIC_DISPATCH(QuantizeRow)(x, n, y);
+}
+void Quantize(const uint16_t* x, int64_t n, const Int8Row& y) {
+  if (Bf16Rows()) return Bf16ToInt8(x, n, y);
+  HWY_DYNAMIC_DISPATCH(QuantizeBF16)(x, n, y);
 }
 void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n) {
   if (Bf16Rows()) return ScaledToBf16(x, y, n);

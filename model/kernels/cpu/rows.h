@@ -45,8 +45,9 @@ void GeluErf(const uint16_t* x, uint16_t* y, int64_t n);
 // The same of an int8 product's row, rounded to int8 for the next product. values: room for n floats.
 void GeluErfQuantize(const ScaledRow& x, int64_t n, float* values, const Int8Row& y);
 
-// y = round(x / scale), ties to even.
+// y = round(x / scale), ties to even. x: floats or bfloat16.
 void Quantize(const float* x, int64_t n, const Int8Row& y);
+void Quantize(const uint16_t* x, int64_t n, const Int8Row& y);
 // y (n) = the row's values, as bfloat16 or fp32.
 void Dequantize(const ScaledRow& x, uint16_t* y, int64_t n);
 void Dequantize(const ScaledRow& x, float* y, int64_t n);

@@ -66,8 +66,14 @@ inline __m512 Scaled(const ScaledRow& x, int64_t i, __mmask16 lanes) {
 // The bits of |x| order as |x| does, with infinity and NaN above all numbers.
 inline __m512i Magnitude(__m512 x) { return _mm512_and_si512(_mm512_castps_si512(x), _mm512_set1_epi32(0x7FFFFFFF)); }
 
-inline void Round(const float* values, int64_t n, __m512i largest, const Int8Row& y) {
-  const uint32_t bits = _mm512_reduce_max_epu32(largest);
+inline __m512 At(const float* x, int64_t i, __mmask16 lanes) { return _mm512_maskz_loadu_ps(lanes, x + i); }
+inline __m512 At(const uint16_t* x, int64_t i, __mmask16 lanes) {
+  return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(lanes, x + i)), 16));
+}
+
+// bits: of the values' largest magnitude.
+template <class T>
+inline void Round(const T* values, int64_t n, uint32_t bits, const Int8Row& y) {
   float magnitude;
   __builtin_memcpy(&magnitude, &bits, sizeof(magnitude));
   const bool finite = bits < 0x7F800000;
@@ -78,7 +84,7 @@ inline void Round(const float* values, int64_t n, __m512i largest, const Int8Row
   const __m512i offset = _mm512_set1_epi32(y.offset);
   for (int64_t i = 0; i < n; i += 16) {
     const __mmask16 lanes = HalfLanes(n - i);
-    const __m512 value = round ? _mm512_mul_ps(_mm512_maskz_loadu_ps(lanes, values + i), factor) : _mm512_setzero_ps();
+    const __m512 value = round ? _mm512_mul_ps(At(values, i, lanes), factor) : _mm512_setzero_ps();
     _mm512_mask_cvtepi32_storeu_epi8(y.q + i, lanes, _mm512_add_epi32(_mm512_cvtps_epi32(value), offset));
   }
 }
@@ -119,15 +125,27 @@ void GeluErfToInt8(const ScaledRow& x, int64_t n, float* values, const Int8Row& 
     largest = _mm512_max_epu32(largest, Magnitude(value));  // gelu(0) = 0: lanes past the end do not count
     _mm512_mask_storeu_ps(values + i, lanes, value);
   }
-  Round(values, n, largest, y);
+  Round(values, n, _mm512_reduce_max_epu32(largest), y);
 }
 
 void ToInt8(const float* x, int64_t n, const Int8Row& y) {
   __m512i largest = _mm512_setzero_si512();
   for (int64_t i = 0; i < n; i += 16) {
-    largest = _mm512_max_epu32(largest, Magnitude(_mm512_maskz_loadu_ps(HalfLanes(n - i), x + i)));
+    largest = _mm512_max_epu32(largest, Magnitude(At(x, i, HalfLanes(n - i))));
   }
-  Round(x, n, largest, y);
+  Round(x, n, _mm512_reduce_max_epu32(largest), y);
+}
+
+void Bf16ToInt8(const uint16_t* x, int64_t n, const Int8Row& y) {
+  __m512i largest = _mm512_setzero_si512();
+  const __m512i magnitude = _mm512_set1_epi16(0x7FFF);
+  for (int64_t i = 0; i < n; i += 32) {
+    const __m512i bits = _mm512_maskz_loadu_epi16(Lanes(n - i), x + i);
+    largest = _mm512_max_epu16(largest, _mm512_and_si512(bits, magnitude));
+  }
+  const __m512i odd = _mm512_srli_epi32(largest, 16);
+  const __m512i even = _mm512_and_si512(largest, _mm512_set1_epi32(0xFFFF));
+  Round(x, n, _mm512_reduce_max_epu32(_mm512_max_epu32(odd, even)) << 16, y);
 }
 
 }  // namespace lion

@@ -20,6 +20,7 @@ void ToBf16(const float* x, uint16_t* y, int64_t n);
 void ScaledToBf16(const ScaledRow& x, uint16_t* y, int64_t n);
 void GeluErfToInt8(const ScaledRow& x, int64_t n, float* values, const Int8Row& y);
 void ToInt8(const float* x, int64_t n, const Int8Row& y);
+void Bf16ToInt8(const uint16_t* x, int64_t n, const Int8Row& y);
 
 }  // namespace lion
 

@@ -139,6 +139,17 @@ TEST_P(RowsTest, QuantizesByTheLargestOfARow) {
         EXPECT_LE(std::abs(value), 127);
         EXPECT_LE(std::fabs(static_cast<float>(value) * scale - x[i]), 0.5001f * scale);
       }
+      // Of bfloat16 values: as of the same values in fp32.
+      std::vector<uint16_t> narrow(n);
+      std::vector<float> wide(n);
+      ToBFloat16(x.data(), narrow.data(), n);
+      FromBFloat16(narrow.data(), wide.data(), n);
+      std::vector<uint8_t> expected(n);
+      float expected_scale = 0;
+      Quantize(wide.data(), n, {expected.data(), offset, &expected_scale});
+      Quantize(narrow.data(), n, {q.data(), offset, &scale});
+      EXPECT_EQ(q, expected);
+      EXPECT_EQ(scale, expected_scale);
     }
   }
   // Nothing to scale by, and what cannot be scaled.
@@ -152,6 +163,13 @@ TEST_P(RowsTest, QuantizesByTheLargestOfARow) {
     std::vector<uint8_t> q(20, 9);
     float scale = 7;
     Quantize(x.data(), 20, {q.data(), 128, &scale});
+    EXPECT_TRUE(scale == c.scale || (std::isnan(scale) && std::isnan(c.scale)));
+    EXPECT_EQ(q, std::vector<uint8_t>(20, 128));
+    std::vector<uint16_t> narrow(20);
+    ToBFloat16(x.data(), narrow.data(), 20);
+    q.assign(20, 9);
+    scale = 7;
+    Quantize(narrow.data(), 20, {q.data(), 128, &scale});
     EXPECT_TRUE(scale == c.scale || (std::isnan(scale) && std::isnan(c.scale)));
     EXPECT_EQ(q, std::vector<uint8_t>(20, 128));
   }
