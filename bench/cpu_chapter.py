@@ -114,6 +114,19 @@ def memory(found):
             + f"\n\nResident memory after {growth['calls'] // 10:,} calls {growth['before_bytes'] / mib:.1f} MiB, after {growth['calls']:,} more {growth['after_bytes'] / mib:.1f}.")
 
 
+def sharing(found):
+    part = cpu_report.stage(found, "sharing")
+    beside = part["beside_documents"]
+    rows = [(f"rows of {beside['short_tokens']}, {beside['rate']:.0f} a second, {where}", f"{beside['p50_ms'][i]:.2f}", f"{beside['p99_ms'][i]:.2f}", rate(beside["document_tokens_per_second"][i]))
+            for i, where in enumerate(("or documents, alone", f"and documents of {beside['document_tokens']:,} tokens at once"))]
+    text = table(["demo model, float32", "p50 ms", "p99 ms", "documents' tokens/s"], rows)
+    for times in (1, 2):
+        load = part[f"load_{times}x"]
+        refusals = "" if load["refusal_p99_ms"] is None else f", p99 of a refusal {load['refusal_p99_ms']:.2f} ms"
+        text += f"\n\nAt {times} × what it can do: {rate(load['goodput_rows_per_second'])} rows/s answered, {load['refused']:,} of {load['requests']:,} calls refused{refusals}."
+    return text
+
+
 def quality(found):
     part = cpu_report.stage(found, "quality")
     rows = [(dtype, *(f"{e['oracle'][m]['rms']:.1e} / {e['oracle'][m]['max']:.1e}" for m in part["models"]), f"{e['recall_at_1']:.4f}", f"{e['section_accuracy']:.4f}")
@@ -148,6 +161,8 @@ def chapter(found):
                   "How long one row of 21 tokens takes as more are asked for (open loop).\n\n![latency by load](figures/cpu-latency.svg)", by_load(found)]
     if "memory" in ran:
         parts += ["Memory.", memory(found)]
+    if "sharing" in ran:
+        parts += ["How callers share the server: short rows beside documents, and more than it can do.", sharing(found)]
     if "quality" in ran:
         parts += ["What each precision costs: error on the oracle models, and the demo model's work through the service.", quality(found)]
     return "\n\n".join(parts)

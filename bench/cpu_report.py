@@ -71,6 +71,11 @@ def targets(found):
         at_most(f"peak memory {entry['dtype']}, over 1.3 x weights + activations", entry["model_bytes"] / (1.3 * entry["weights_bytes"] + entry["activation_bytes"]), 1)
     if growth := stage(found, "memory").get("growth"):
         at_most(f"memory over {growth['calls']:,} calls, MiB more", (growth["after_bytes"] - growth["before_bytes"]) / 2**20, 4)
+    if beside := stage(found, "sharing").get("beside_documents"):
+        at_most(f"short rows' p99 beside documents of {beside['document_tokens']:,}, times alone", beside["p99_ms"][1] / beside["p99_ms"][0], 3)
+    if "goodput_2x_over_1x" in stage(found, "sharing"):
+        at_least("rows answered at twice what the server can do, over those at once", found["stages"]["sharing"]["goodput_2x_over_1x"], 0.95)
+        at_most("a refusal then, p99 ms", found["stages"]["sharing"]["load_2x"]["refusal_p99_ms"], 5)
     return rows
 
 

@@ -1,10 +1,10 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""Every CPU benchmark in one run: the engine against its floor, its kernels, the service, its memory, the precisions, the peers.
+"""Every CPU benchmark in one run: the engine against its floor, its kernels, the service, how callers share it, its memory, the precisions, the peers.
 
     build/venv/bin/python bench/run_cpu.py [--stages engine,service,...] [--out build/bench/cpu] [--short]         (./dev bench is this)
 
-Takes about 20 minutes on two quiet cores. Each stage leaves STAGE.json in --out, and cpu_bench.json is made of those that are there: a
+Takes about 25 minutes on two quiet cores. Each stage leaves STAGE.json in --out, and cpu_bench.json is made of those that are there: a
 stage can be run again by itself. bench/write_docs.py makes docs/benchmarks.md's CPU tables and plots of cpu_bench.json. The peers stage needs
 what bench/peers/cpu_install.sh installs, and is left out by --short where that is missing.
 Exits 1 if a stage fails, that is if a benchmark found a wrong answer or broke; a figure that misses its aim is told and is no failure.
@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import cpu_report  # noqa: E402
 
-STAGES = ["engine", "service", "peers", "memory", "quality", "kernels", "others"]
+STAGES = ["engine", "service", "peers", "memory", "sharing", "quality", "kernels", "others"]
 OTHERS = ["length_cost_bench.py"]  # that print their figures and leave none
 DOCUMENTS = {"cpu_document_bench": ["--lengths=8192,65536,262144,1048576", "--rounds=2"], "tokenize_bench": ["--megabytes=50"]}  # as well
 DTYPES = ["float32", "bfloat16", "int8"]
@@ -104,6 +104,9 @@ class Run:
 
     def memory(self):
         return self.script("memory_bench")
+
+    def sharing(self):
+        return self.script("sharing_bench")
 
     def quality(self):
         return self.script("dtype_quality_bench")
