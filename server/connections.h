@@ -27,8 +27,8 @@ struct ConnectionLimits {
   // What gRPC may hold for all connections and incoming messages. Near it idle connections are closed and less is read;
   // at it calls are refused.
   int64_t max_memory_bytes = int64_t{1} << 30;
-  // A connection that has been silent this long is asked for a sign of life; without one within keepalive_timeout it is
-  // closed, and its calls are cancelled.
+  // A connection with calls that has been silent this long is asked for a sign of life; without one within
+  // keepalive_timeout it is closed, and its calls are cancelled. One without calls is left to max_idle.
   absl::Duration keepalive_interval = absl::Minutes(5);
   absl::Duration keepalive_timeout = absl::Seconds(20);
   // Clients that ask the server more often than this, with or without calls, are sent away (ENHANCE_YOUR_CALM).

@@ -85,8 +85,9 @@ ABSL_FLAG(absl::Duration, max_connection_age_grace, lion::FlagValues().max_conne
 ABSL_FLAG(int64_t, max_connection_memory_mib, lion::FlagValues().max_connection_memory_mib,
           "what gRPC may hold for all connections and incoming messages, in MiB; 0 = the larger of 1024 and 16 * "
           "max_message_mib");
-ABSL_FLAG(absl::Duration, keepalive_interval, lion::FlagValues().keepalive_interval,
-          "a connection silent for this long is asked for a sign of life, and closed without one; 0 = 5m");
+ABSL_FLAG(
+    absl::Duration, keepalive_interval, lion::FlagValues().keepalive_interval,
+    "a connection whose calls are silent for this long is asked for a sign of life, and closed without one; 0 = 5m");
 ABSL_FLAG(absl::Duration, min_ping_interval, lion::FlagValues().min_ping_interval,
           "clients that ping more often than this are sent away; 0 = 10s");
 ABSL_FLAG(int64_t, compute_threads, lion::FlagValues().compute_threads, "threads of the encoder; 0 = one a core");

@@ -14,12 +14,21 @@ MODEL = ORACLE / "text-lion-s-ln"
 QUICK = ("--dtype=float32", "--parallel_max_tokens=64", "--max_batch_tokens=256")
 REQUEST = pb.EmbedRequest(inputs=[ids_input([1, 2, 3])])
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-SETTINGS, PING, GOAWAY = 4, 6, 7
+HEADERS, SETTINGS, PING, GOAWAY = 1, 4, 6, 7
+END_HEADERS = 4
 MAX_CONCURRENT_STREAMS = 3
 
 
-def frame(kind, payload=b"", flags=0):
-    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + bytes(4) + payload
+def frame(kind, payload=b"", flags=0, stream=0):
+    return len(payload).to_bytes(3, "big") + bytes([kind, flags]) + stream.to_bytes(4, "big") + payload
+
+
+def headers(**fields):
+    """A HEADERS frame that opens stream 1: fields as literals, _ in a name stands for -."""
+    names = [":" + name if name in ("method", "scheme", "path", "authority") else name.replace("_", "-") for name in fields]
+    block = b"".join(b"\0" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
+                     for name, value in zip(names, fields.values()))
+    return frame(HEADERS, block, END_HEADERS, stream=1)
 
 
 class Http2:
@@ -101,10 +110,15 @@ def test_too_many_pings():
         assert len(server.call("Embed", REQUEST).results) == 1
 
 
-def test_a_silent_connection_is_asked_for_a_sign_of_life():
-    with Server([MODEL], *QUICK, "--keepalive_interval=1s") as server, Http2(server) as http2:
-        asked = (kind for kind, _ in http2.frames() if kind == PING)
-        assert [next(asked), next(asked)] == [PING, PING]  # and who gives one stays
+def test_a_silent_call_is_asked_for_a_sign_of_life():
+    with Server([MODEL], *QUICK, "--keepalive_interval=1s") as server, Http2(server) as idle, Http2(server) as calling:
+        calling.socket.sendall(headers(method="POST", scheme="http", path="/lion.v1.EncoderService/EmbedStream", authority="localhost",
+                                       content_type="application/grpc", te="trailers"))
+        asked = (kind for kind, _ in calling.frames() if kind == PING)
+        assert [next(asked), next(asked), next(asked)] == [PING] * 3  # and who gives one stays
+        # Who makes no call is not asked: a Python client would not answer, and lose its next call.
+        idle.socket.sendall(frame(PING, b"answer.."))
+        assert next(payload for kind, payload in idle.frames() if kind == PING) == b"answer.."
 
 
 def test_listmodels_shows_the_limits():
