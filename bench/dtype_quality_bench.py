@@ -58,7 +58,7 @@ def demo_quality(args, work, dtype):
 
 
 def oracle_errors(args, dtypes):
-    models = sorted(str(p.parent) for p in (ROOT / "tests/oracle").glob("*/model.safetensors"))
+    models = sorted(str(p.parent) for p in (ROOT / "tests/oracle").glob("text-*/model.safetensors"))
     run = subprocess.run([args.bin / "oracle_error", f"--device={args.device}", "--dtypes=" + ",".join(dtypes), *models], stdout=subprocess.PIPE, text=True,
                          check=True)
     return json.loads(run.stdout)

@@ -1,7 +1,7 @@
 // Copyright 2026 The LION Serve Authors
 // SPDX-License-Identifier: Apache-2.0
 
-// How far each precision of a device is from the reference implementation's numbers, over the oracle models
+// How far each precision of a device is from the reference implementation's numbers, over the text oracle models
 // (tests/oracle): prints one line of JSON. bench/dtype_quality_bench.py makes a table of it.
 //
 //   build/release-cuda/bin/oracle_error --device=cuda:0 --dtypes=float32,bfloat16 tests/oracle/text-lion-s-ln ...
