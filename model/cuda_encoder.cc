@@ -485,7 +485,8 @@ absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResul
     return absl::InvalidArgumentError(
         absl::StrCat("a batch of ", T, " tokens, at most ", std::numeric_limits<int32_t>::max(), " are possible"));
   }
-  return TokensOfRoom(rows) > max_batch_tokens() ? impl_->EncodeDocument(rows, results, control) : impl_->Encode(rows, results);
+  return TokensOfRoom(rows) > max_batch_tokens() ? impl_->EncodeDocument(rows, results, control)
+                                                 : impl_->Encode(rows, results);
 }
 
 int CudaEncoder::max_concurrent_batches() const { return kNumSlots; }

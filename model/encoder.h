@@ -37,16 +37,16 @@ constexpr int64_t NumWindows(int64_t L, int64_t size, int64_t stride) {
 //
 // A picture is 3 planes of S x S floats, already normalised (mean and standard deviation taken out), row by row from
 // the top left: value (c, y, x) at (c S + y) S + x. S is a multiple of the model's patch_size p (ModelInfo), and its
-// image_size where ModelInfo::image_size_fixed. Its tokens are the cls row, then the patches row by row: L = ImageTokens
-// = 1 + (S / p)^2. Rows of different S may share a batch.
+// image_size where ModelInfo::image_size_fixed. Its tokens are the cls row, then the patches row by row: L =
+// ImageTokens = 1 + (S / p)^2. Rows of different S may share a batch.
 struct Row {
   absl::Span<const uint32_t> ids;       // (L), L >= 1, each < vocab_size; empty for an image model
   absl::Span<const uint32_t> type_ids;  // (L), each < type_vocab_size; empty = all 0
   ComputeMode mode = ComputeMode::kParallel;
   int chunk_tokens = 0;  // C of kChunked; 0 = the device's constant; counts only for kChunked
   RowOutput output = RowOutput::kPooledMean;
-  int64_t window_tokens = 0;  // size of kWindows, at least 1; counts only there
-  int64_t window_stride = 0;  // from 1 to window_tokens; counts only there
+  int64_t window_tokens = 0;            // size of kWindows, at least 1; counts only there
+  int64_t window_stride = 0;            // from 1 to window_tokens; counts only there
   absl::Span<const float> pixels = {};  // (3, S, S); empty for a text model
   int64_t image_tokens = 0;             // L of pixels; 0 for a text model
   // Windows of no one size, end to end: where each starts, in rising order, the first at 0. The last ends at L. If not
@@ -98,8 +98,8 @@ class EncodeControl {
   virtual bool WantsPause() const { return false; }
 };
 
-// One model on one device. A row's values depend on its own ids or pixels, mode and chunk_tokens alone: never on the rows
-// beside it, its place among them, or the load (bit for bit).
+// One model on one device. A row's values depend on its own ids or pixels, mode and chunk_tokens alone: never on the
+// rows beside it, its place among them, or the load (bit for bit).
 class Encoder {
  public:
   virtual ~Encoder() = default;
