@@ -13,7 +13,6 @@ import math
 from plan import Plan
 from text import label_fields
 
-_HEAD_WIDTH = 64  # of every published size
 _IMAGENET_MEAN, _IMAGENET_STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
 _BICUBIC = 3
 
@@ -104,23 +103,13 @@ def preprocessor_config(size, resize):
 
 
 def _heads(plan, mask_type, settings, options, E):
-    said = options.num_heads or settings.get("num_heads")
     if mask_type == "Decay":
         seen = plan.shape("blocks.0.attn.a_i", 1)[0]
     elif mask_type == "Selective":
         seen = plan.shape("blocks.0.attn.a_i.weight", 2)[0]
     else:
-        if not said:
-            if E % _HEAD_WIDTH:
-                raise ValueError(f"no tensor tells the number of heads, and {E} is no multiple of {_HEAD_WIDTH}: give --num_heads")
-            said = E // _HEAD_WIDTH
-            plan.tell(f"num_heads: {said} taken, {_HEAD_WIDTH} wide as published; --num_heads for others")
-        seen = said
-    if said and said != seen:
-        plan.differ("num_heads", said, seen)
-    if E % seen:
-        raise ValueError(f"the width {E} is no multiple of {seen} heads")
-    return seen
+        seen = None
+    return plan.heads("num_heads", options.num_heads or settings.get("num_heads"), seen, E)
 
 
 def _image_size(plan, settings, options, P):

@@ -6,6 +6,8 @@ import re
 
 from model_directory.weights import FLOATS
 
+_HEAD_WIDTH = 64  # of every published size
+
 
 class Plan:
     """Takes tensors out of a checkpoint one by one; what is left at the end was not understood.
@@ -70,6 +72,22 @@ class Plan:
     def differ(self, what, said, seen):
         """A complaint that the checkpoint's settings say otherwise than its tensors."""
         self.problems.append(f"disagrees {what}: {said} by its configuration, {seen} by its tensors")
+
+    def heads(self, what, said, seen, width):
+        """How many heads layers of that width have: seen in the gates (None = there are none), said by the settings (None, 0 =
+        nothing, where heads of the published width are taken). what is the setting's name."""
+        if seen is None:
+            if not said:
+                if width % _HEAD_WIDTH:
+                    raise ValueError(f"no tensor tells the number of heads, and {width} is no multiple of {_HEAD_WIDTH}: give --num_heads")
+                said = width // _HEAD_WIDTH
+                self.tell(f"{what}: {said} taken, {_HEAD_WIDTH} wide as published; --num_heads for others")
+            seen = said
+        elif said and said != seen:
+            self.differ(what, said, seen)
+        if width % seen:
+            raise ValueError(f"the width {width} is no multiple of {seen} heads")
+        return seen
 
     def finish(self):
         self.problems += [f"unknown   {name} {list(t.shape)}" for name, t in self._left.items()]

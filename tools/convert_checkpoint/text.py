@@ -15,7 +15,6 @@ ARCHITECTURES = {
     "lion-lit": "lion-lit", "lion-d": "lion-d", "lion-s": "lion-s",
     "linear_attention": "lion-lit", "nova": "lion-d", "nova-inputdep": "lion-s",
 }  # fmt: skip
-_HEAD_WIDTH = 64  # of every published size
 _UNUSED_POSITIONS = "relative_key_query"  # what the published configurations without positions say
 
 
@@ -152,19 +151,7 @@ def _heads(plan, attention, variant, config, options, E):
         seen = plan.shape(f"{attention}Wa_i.weight", 2)[0]
     else:
         seen = None
-    said = options.num_heads or config.get("num_attention_heads")
-    if seen is None:
-        if not said:
-            if E % _HEAD_WIDTH:
-                raise ValueError(f"no tensor tells the number of heads, and {E} is no multiple of {_HEAD_WIDTH}: give --num_heads")
-            said = E // _HEAD_WIDTH
-            plan.tell(f"num_attention_heads: {said} taken, {_HEAD_WIDTH} wide as published; --num_heads for others")
-        seen = said
-    elif said and said != seen:
-        plan.differ("num_attention_heads", said, seen)
-    if E % seen:
-        raise ValueError(f"the width {E} is no multiple of {seen} heads")
-    return seen
+    return plan.heads("num_attention_heads", options.num_heads or config.get("num_attention_heads"), seen, E)
 
 
 def _positions(plan, variant, config, options, name):
