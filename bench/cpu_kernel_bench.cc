@@ -105,10 +105,11 @@ double ProductRoof(DType dtype) {
   if (roof > 0) return roof;
   for (const auto& [N, K] : {std::pair<int64_t, int64_t>{1152, 384}, {384, 1536}, {768, 768}, {2304, 768}}) {
     const ProductCase c = MakeProduct(N, K, dtype);
+    const double row_operations = 2.0 * static_cast<double>(N * K);
     OnWorker([&] {
       for (int64_t rows : {int64_t{256}, int64_t{512}}) {
         const double seconds = Fastest([&] { c.linear->Run(c.x.data(), rows, [](int64_t, int64_t, const void*) {}); });
-        roof = std::max(roof, 2.0 * static_cast<double>(rows * N * K) / seconds);
+        roof = std::max(roof, static_cast<double>(rows) * row_operations / seconds);
       }
     });
   }
