@@ -4,8 +4,10 @@
 #include "model/cuda_batch.h"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <numeric>
+#include <variant>
 
 #include "model/cuda_linear.h"
 
@@ -104,24 +106,36 @@ int64_t AddWindowRow(int64_t start, int64_t L, const Row& row, CudaBatch::Group*
 int64_t TokensOfRoom(absl::Span<const Row> rows) {
   int64_t tokens = 0;
   for (const Row& row : rows) {
-    const auto L = static_cast<int64_t>(row.ids.size());
+    const int64_t L = row.num_tokens();
     tokens += L;
     if (row.output == RowOutput::kWindows && row.with_document) tokens += NumBlocks(L);
   }
   return tokens;
 }
 
-CudaShape MakeCudaShape(const TextConfig& config, DType dtype, int chunk_tokens) {
+CudaShape MakeCudaShape(const ModelConfig& model, DType dtype, int chunk_tokens) {
+  const EncoderConfig& config = Common(model);
+  const auto* text = std::get_if<TextConfig>(&model);
+  const auto* image = std::get_if<ImageConfig>(&model);
   CudaShape shape;
   shape.variant = config.variant;
   shape.type = dtype == DType::kFloat32   ? cuda::ElementType::kFloat32
                : dtype == DType::kFloat16 ? cuda::ElementType::kFloat16
                                           : cuda::ElementType::kBFloat16;
   shape.fp8 = dtype == DType::kFp8;
-  shape.y_float32 = dtype == DType::kFloat16 && config.layer_norm_after;
+  // What is normalised later, over the heads or by its row sums, may be beyond float16's numbers before.
+  shape.y_float32 = dtype == DType::kFloat16 && (image != nullptr || text->layer_norm_after);
   shape.element = dtype == DType::kFloat32 ? 4 : 2;
   shape.chunk_tokens = chunk_tokens;
-  shape.positions = config.max_positions > 0;
+  shape.positions = text != nullptr && text->max_positions > 0;
+  if (image != nullptr) {
+    shape.image = true;
+    shape.patch = image->patch_size;
+    shape.patch_width = kImageChannels * shape.patch * shape.patch;
+    shape.patch_width_p = RoundUp(shape.patch_width, 16);
+    shape.classifies_mean = !image->cls_pooling;
+    shape.num_paths = image->two_paths && config.variant != Variant::kLit ? 2 : 1;
+  }
   shape.E = config.hidden_width;
   shape.Ep = RoundUp(shape.E, 16);
   shape.H = config.num_heads;
@@ -156,7 +170,9 @@ void PlanBatch(const CudaShape& shape, absl::Span<const Row> rows, CudaBatch* ba
       if (row.output == RowOutput::kWindows) {
         num_vectors = AddWindowRow(counts.T, L, row, &group);
       } else {  // CLS and logits start from the mean of one token
-        AddMean(counts.T, row.output == RowOutput::kPooledMean ? L : 1, &group);
+        const bool mean =
+            row.output == RowOutput::kPooledMean || (row.output == RowOutput::kLogits && shape.classifies_mean);
+        AddMean(counts.T, mean ? L : 1, &group);
       }
       group.indices.push_back(b);
       group.num_vectors.push_back(num_vectors);
@@ -241,7 +257,8 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   auto send = [&](int64_t n, size_t size) { return upload.Place(n * static_cast<int64_t>(size)); };
   layout.ids = send(T, sizeof(uint32_t));
   layout.type_ids = send(T, sizeof(uint32_t));
-  layout.positions = send(shape.positions ? T : 0, sizeof(uint32_t));
+  layout.positions = send(shape.positions || shape.image ? T : 0, sizeof(uint32_t));
+  layout.pixels = send(shape.image ? T * shape.patch_width : 0, sizeof(float));
   layout.segments = send(counts.segments, sizeof(cuda::Segment));
   layout.runs = send(counts.runs, sizeof(cuda::StateRun));
   layout.plan_counts = send(2, sizeof(int32_t));
@@ -257,15 +274,17 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
 
   Arranger work;
   layout.x = work.Place(M * shape.Ep * shape.element);
-  if (shape.variant == Variant::kS) layout.log_a = work.Place(T * shape.H * 4);
+  layout.log_a = work.Place(T * shape.num_gates() * 4);
+  layout.path_log_a = work.Place(shape.image && shape.num_gates() > 0 ? T * shape.attention_heads() * 4 : 0);
   auto place_states = [&](int64_t n) {
-    return work.Place(
-        n > 0 ? cuda::AttentionStateBytes(static_cast<int>(n), static_cast<int>(shape.H), static_cast<int>(shape.Dp))
-              : 0);
+    return work.Place(n > 0 ? cuda::AttentionStateBytes(static_cast<int>(n), static_cast<int>(shape.attention_heads()),
+                                                        static_cast<int>(shape.Dp))
+                            : 0);
   };
   layout.states = place_states(counts.states);
   layout.again_states = place_states(counts.again_states);
   layout.sum = work.Place(tile_rows * shape.Ep * shape.element);
+  layout.normed = work.Place(shape.image ? M * shape.Ep * shape.element : 0);
   layout.x_fp8 = work.Place(shape.fp8 ? M * shape.Ep : 0);
   layout.x_scales = work.Place(shape.fp8 ? M * 4 : 0);
   auto place_hidden = [&] { layout.hidden = work.Place(tile_rows * shape.FFp * (shape.fp8 ? 1 : shape.element)); };
@@ -281,11 +300,16 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
   const int64_t shared = work.end();
   layout.qkv = work.Place(span_rows * 3 * heads_width * shape.element);
   if (!steps) layout.normal_y = layout.qkv;  // a float16 row does not fit where the fp32 one lies that it is made of
-  layout.y = work.Place(span_rows * heads_width * (shape.y_float32 ? 4 : shape.element));
+  const int64_t attention_width = shape.attention_heads() * shape.Dp;
+  if (shape.image) {
+    layout.path_qkv = work.Place(M * 3 * attention_width * shape.element);
+    layout.path_y = work.Place(M * attention_width * (shape.y_float32 ? 4 : shape.element));
+  }
+  layout.y = work.Place(span_rows * heads_width * (shape.y_float32 && !shape.image ? 4 : shape.element));
   // A row takes a kernel that adds up in fp32 before it rounds.
   const bool plain =
       shape.element < 4 && (counts.plain || (shape.type == cuda::ElementType::kFloat16 && shape.Dp == 128));
-  layout.plain_y = work.Place(plain ? span * heads_width * 4 : 0);
+  layout.plain_y = work.Place(plain ? span * attention_width * 4 : 0);
   if (!steps) place_y_fp8();
   int64_t end = work.end();
   if (!steps) {
@@ -293,6 +317,9 @@ CudaLayout ArrangeBatch(const CudaShape& shape, const CudaCounts& counts) {
     place_hidden();
     end = std::max(end, work.end());
   }
+  work.MoveTo(shared);
+  layout.patches = work.Place(M * shape.patch_width_p * shape.element);
+  end = std::max(end, work.end());
   work.MoveTo(shared);
   const int64_t vectors = CudaLinear::RoundRows(std::max(counts.rows[kPooledHead], counts.rows[kClassifiedHead]));
   layout.sums = work.Place(std::max(counts.blocks[kPooledHead], counts.blocks[kClassifiedHead]) * shape.Ep * 4);
@@ -333,7 +360,9 @@ int64_t TokensForBytes(const CudaShape& shape, int num_slots, int64_t bytes) {
   return T;
 }
 
-void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to) {
+namespace {
+
+void FillIds(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to) {
   auto* ids = reinterpret_cast<uint32_t*>(to + layout.ids);
   auto* type_ids = reinterpret_cast<uint32_t*>(to + layout.type_ids);
   auto* positions = reinterpret_cast<uint32_t*>(to + layout.positions);
@@ -350,6 +379,36 @@ void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout
   std::fill_n(ids, padding, 0u);
   std::fill_n(type_ids, padding, 0u);
   if (shape.positions) std::fill_n(positions, padding, 0u);
+}
+
+void FillPictures(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to) {
+  auto* index = reinterpret_cast<uint32_t*>(to + layout.ids);
+  auto* start = reinterpret_cast<uint32_t*>(to + layout.type_ids);
+  auto* side = reinterpret_cast<uint32_t*>(to + layout.positions);
+  auto* pixels = reinterpret_cast<float*>(to + layout.pixels);
+  int64_t T = 0;
+  for (const Row& row : batch.rows) {
+    const int64_t L = row.num_tokens();
+    std::iota(index + T, index + T + L, 0u);
+    std::fill_n(start + T, L, static_cast<uint32_t>(T));
+    std::fill_n(side + T, L, static_cast<uint32_t>(std::lround(std::sqrt(static_cast<double>(L - 1)))));
+    std::copy(row.pixels.begin(), row.pixels.end(), pixels + T * shape.patch_width);
+    T += L;
+  }
+  // Padding: pictures of one token each.
+  std::fill(index + T, index + layout.T, 0u);
+  std::iota(start + T, start + layout.T, static_cast<uint32_t>(T));
+  std::fill(side + T, side + layout.T, 1u);
+}
+
+}  // namespace
+
+void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to) {
+  if (shape.image) {
+    FillPictures(shape, batch, layout, to);
+  } else {
+    FillIds(shape, batch, layout, to);
+  }
   auto put = [to](const auto& values, int64_t offset) {
     if (!values.empty()) std::memcpy(to + offset, values.data(), values.size() * sizeof(values[0]));
   };
@@ -373,7 +432,7 @@ void TakeAnswers(const CudaShape& shape, const CudaBatch& batch, const CudaLayou
   for (size_t b = 0; b < batch.rows.size(); ++b) {
     if (batch.rows[b].output != RowOutput::kTokens) continue;
     RowResult& result = results[b];
-    result.num_vectors = static_cast<int64_t>(batch.rows[b].ids.size());
+    result.num_vectors = batch.rows[b].num_tokens();
     result.width = shape.E;
     result.values.assign(tokens, tokens + result.num_vectors * shape.E);
     tokens += result.num_vectors * shape.E;

@@ -41,7 +41,14 @@ struct CudaShape {
   bool fp8 = false;        // the products' operands are e4m3; x, what is added to it, q, k, v and y are of the type
   bool y_float32 = false;  // float16 with layer_norm_after: y is fp32 until it is normalised
   int chunk_tokens = cuda::kChunkTokens;  // C where a row names none
-  bool positions = false;                 // the model adds absolute positions
+  bool positions = false;                 // a text model that adds absolute positions
+  // Of an image encoder (kernels/cuda/image_launch.h); 0 and 1 of text.
+  bool image = false;
+  int64_t patch = 0;        // p: pixels a side
+  int64_t patch_width = 0;  // 3 p p, and stored
+  int64_t patch_width_p = 0;
+  int64_t num_paths = 1;         // P
+  bool classifies_mean = false;  // logits are made from the mean over the rows, not from row 0
   int64_t E = 0;
   int64_t Ep = 0;
   int64_t H = 0;
@@ -52,10 +59,15 @@ struct CudaShape {
   int64_t max_head_width = 0;                 // the widest vector on its way through the heads, stored
   int64_t answer_width[kNumCudaHeads] = {};   // of what a head gives
   int64_t answer_stride[kNumCudaHeads] = {};  // the same, stored
+
+  // Heads that attention runs over: a picture's have their row sums beside them, on every path.
+  int64_t attention_heads() const { return image ? 2 * num_paths * H : H; }
+  // Gates of a token in a layer.
+  int64_t num_gates() const { return variant == Variant::kS ? num_paths * H : 0; }
 };
 
 // The shape of a model without Dense or classifier.
-CudaShape MakeCudaShape(const TextConfig& config, DType dtype, int chunk_tokens);
+CudaShape MakeCudaShape(const ModelConfig& config, DType dtype, int chunk_tokens);
 
 // How much of everything a batch has, or at most has.
 struct CudaCounts {
@@ -141,6 +153,7 @@ struct CudaLayout {
   int64_t ids = 0;
   int64_t type_ids = 0;
   int64_t positions = 0;
+  int64_t pixels = 0;  // of pictures: (T, 3 p p) fp32, each picture's from its first token on
   int64_t segments = 0;
   int64_t runs = 0;
   int64_t plan_counts = 0;  // int32: number of segments, number of runs
@@ -151,19 +164,27 @@ struct CudaLayout {
   int64_t rows[kNumCudaHeads] = {};
   int64_t groups[kNumCudaHeads] = {};
   int64_t upload_bytes = 0;
-  // Worked on. Arrays whose lives do not meet share a place: {qkv, y, plain_y, y_fp8}, {hidden} and {sums, vectors}; in
+  // Of pictures, ids, type_ids and positions are a token's index in its picture, that picture's first token, and its
+  // patches a side.
+  // Worked on. Arrays whose lives do not meet share a place: {qkv, path_qkv, path_y, y, plain_y, y_fp8}, {hidden},
+  // {patches} and {sums, vectors}; in
   // a batch that runs in steps, hidden, normal_y and y_fp8 have places of their own. t is the number of tokens in a
   // tile, s in a span: both T but in steps.
-  int64_t x = 0;      // (T, Ep)
-  int64_t sum = 0;    // (t, Ep): x and what a product adds to it, before LayerNorm
-  int64_t log_a = 0;  // (T, H) fp32
+  int64_t x = 0;           // (T, Ep)
+  int64_t sum = 0;         // (t, Ep): x and what a product adds to it, before LayerNorm
+  int64_t log_a = 0;       // (T, gates) fp32
+  int64_t path_log_a = 0;  // pictures: (T, attention's heads) fp32
+  int64_t normed = 0;      // pictures: (T, Ep), LayerNorm(x)
   int64_t states = 0;
   int64_t again_states = 0;
   int64_t qkv = 0;       // (s, 3, H, Dp)
-  int64_t y = 0;         // (s, H, Dp), fp32 with y_float32
-  int64_t plain_y = 0;   // (s, H, Dp) fp32, where a row takes attention's plain kernel
+  int64_t path_qkv = 0;  // pictures: (T, 3, attention's heads, Dp)
+  int64_t path_y = 0;    // pictures: (T, attention's heads, Dp), fp32 with y_float32
+  int64_t y = 0;         // (s, H, Dp), fp32 with y_float32; of pictures of the type always
+  int64_t plain_y = 0;   // (s, attention's heads, Dp) fp32, where a row takes attention's plain kernel
   int64_t normal_y = 0;  // (t, H, Dp): y_float32's y after its LayerNorm; where q was but in steps
   int64_t hidden = 0;    // (t, FFp), e4m3 with fp8
+  int64_t patches = 0;   // pictures: (T, patch_width_p)
   int64_t x_fp8 = 0;     // fp8: (T, Ep) e4m3, and their scales (T)
   int64_t x_scales = 0;
   int64_t y_fp8 = 0;  // fp8: (t, H, Dp) e4m3, and their scales (t)
@@ -199,7 +220,8 @@ inline constexpr int64_t kTokenStep = 1024;
 inline constexpr int64_t kMaxDerivedTokens = 65536;  // batches beyond it gain nothing
 int64_t TokensForBytes(const CudaShape& shape, int num_slots, int64_t bytes);
 
-// Writes what goes up into to (layout.upload_bytes). The layout has room for batch.counts; ids of padding are 0.
+// Writes what goes up into to (layout.upload_bytes). The layout has room for batch.counts; ids of padding are 0. Of
+// pictures without pixels, which only a measurement makes, there is nothing to write but where their tokens stand.
 void FillUpload(const CudaShape& shape, const CudaBatch& batch, const CudaLayout& layout, char* to);
 
 // Fills results[b] for every row b from what came down (layout.answer_bytes).

@@ -5,8 +5,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <limits>
 #include <utility>
+#include <variant>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/str_cat.h"
@@ -391,7 +393,14 @@ absl::StatusOr<int> CudaEncoder::Impl::MeasureCrossover() {
   // The first layer's attention, on whatever lies in its buffers: its time does not depend on the values.
   auto measure = [&](int64_t L, ComputeMode mode, float* fastest) -> absl::Status {
     const std::vector<uint32_t> ids(L, 0);
-    const std::vector<Row> rows(tokens / L, Row{ids, {}, mode, 0, RowOutput::kPooledMean});
+    Row row{ids, {}, mode, 0, RowOutput::kPooledMean};
+    if (shape().image) {
+      // The largest square of at most L tokens.
+      const auto side = static_cast<int64_t>(std::sqrt(static_cast<double>(L - 1)));
+      row.ids = {};
+      row.image_tokens = 1 + side * side;
+    }
+    const std::vector<Row> rows(tokens / L, row);
     CudaBatch batch;
     PlanBatch(shape(), rows, &batch);
     const CudaLayout layout = ArrangeBatch(shape(), batch.counts);
@@ -415,7 +424,8 @@ absl::StatusOr<int> CudaEncoder::Impl::MeasureCrossover() {
   };
   int best = kCrossoverChoices[0];
   for (int L : kCrossoverChoices) {
-    if (L > tokens || (options_.config.max_positions > 0 && L > options_.config.max_positions)) break;
+    const auto* text = std::get_if<TextConfig>(&options_.config);
+    if (L > tokens || (text != nullptr && text->max_positions > 0 && L > text->max_positions)) break;
     if (L == best) continue;
     float parallel = 0;
     float chunked = 0;
@@ -457,9 +467,13 @@ absl::StatusOr<std::unique_ptr<CudaEncoder>> CudaEncoder::Create(Options options
     return absl::InvalidArgumentError(absl::StrCat("memory_share ", options.memory_share, " is not in (0, 1]"));
   }
   const CudaShape shape = MakeCudaShape(options.config, options.dtype, options.chunk_tokens);
+  if (shape.patch_width_p > cuda::kMaxNormWidth) {
+    return absl::InvalidArgumentError(absl::StrCat("config.json: patch_size ", shape.patch, " has ", shape.patch_width,
+                                                   " values a patch, CUDA takes at most ", cuda::kMaxNormWidth));
+  }
   if (shape.Ep > cuda::kMaxNormWidth || shape.H * shape.Dp > cuda::kMaxNormWidth) {
-    return absl::InvalidArgumentError(absl::StrCat("config.json: hidden_size ", shape.E, " in ", shape.H,
-                                                   " heads is stored ", shape.H * shape.Dp,
+    return absl::InvalidArgumentError(absl::StrCat("config.json: ", shape.image ? "embed_dim " : "hidden_size ",
+                                                   shape.E, " in ", shape.H, " heads is stored ", shape.H * shape.Dp,
                                                    " wide on CUDA, which takes at most ", cuda::kMaxNormWidth));
   }
   auto impl = std::make_unique<Impl>(std::move(options));
@@ -474,10 +488,11 @@ absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResul
   LION_RETURN_IF_ERROR(CheckRows(impl_->options().config, classifies(), rows));
   int64_t T = 0;
   for (size_t b = 0; b < rows.size(); ++b) {
-    const auto L = static_cast<int64_t>(rows[b].ids.size());
+    const int64_t L = rows[b].num_tokens();
     if (max_row_tokens() > 0 && L > max_row_tokens()) {
-      return absl::InvalidArgumentError(absl::StrCat("rows[", b, "]: ", L, " tokens, at most ", max_row_tokens(),
-                                                     " are possible in float16 without layer_norm_after"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "rows[", b, "]: ", L, " tokens, at most ", max_row_tokens(),
+          impl_->shape().image ? " are possible in a picture" : " are possible in float16 without layer_norm_after"));
     }
     T += L;
   }
@@ -485,22 +500,41 @@ absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResul
     return absl::InvalidArgumentError(
         absl::StrCat("a batch of ", T, " tokens, at most ", std::numeric_limits<int32_t>::max(), " are possible"));
   }
-  return TokensOfRoom(rows) > max_batch_tokens() ? impl_->EncodeDocument(rows, results, control)
-                                                 : impl_->Encode(rows, results);
+  if (TokensOfRoom(rows) <= max_batch_tokens()) return impl_->Encode(rows, results);
+  if (!impl_->shape().image) return impl_->EncodeDocument(rows, results, control);
+  for (size_t first = 0; first < rows.size();) {
+    size_t last = first;
+    for (int64_t tokens = 0; last < rows.size(); ++last) {
+      tokens += TokensOfRoom(rows.subspan(last, 1));
+      if (tokens > max_batch_tokens()) break;
+    }
+    if (last == first) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("rows[", first, "]: its windows and tokens need more room than max_batch_tokens ",
+                       max_batch_tokens()));
+    }
+    LION_RETURN_IF_ERROR(impl_->Encode(rows.subspan(first, last - first), results.subspan(first, last - first)));
+    first = last;
+  }
+  return absl::OkStatus();
 }
 
 int CudaEncoder::max_concurrent_batches() const { return kNumSlots; }
 int64_t CudaEncoder::max_batch_tokens() const { return impl_->options().max_batch_tokens; }
 int64_t CudaEncoder::max_unstepped_tokens() const { return max_batch_tokens(); }
 int64_t CudaEncoder::RowBytes(const Row& row) const {
-  return static_cast<int64_t>(row.ids.size()) > max_batch_tokens() ? impl_->EstimateBytes({&row, 1}) : 0;
+  return row.num_tokens() > max_batch_tokens() ? impl_->EstimateBytes({&row, 1}) : 0;
 }
 DeviceUsage CudaEncoder::usage() const { return impl_->usage(); }
 int64_t CudaEncoder::EstimateBytes(absl::Span<const Row> rows) const { return impl_->EstimateBytes(rows); }
 absl::StatusOr<int> CudaEncoder::MeasureCrossover() { return impl_->MeasureCrossover(); }
 
 int64_t CudaEncoder::max_row_tokens() const {
-  const TextConfig& config = impl_->options().config;
+  if (const auto* image = std::get_if<ImageConfig>(&impl_->options().config)) {
+    if (!image->positions) return max_batch_tokens();
+    return std::min(max_batch_tokens(), ImageTokens(image->image_size, image->patch_size));
+  }
+  const auto& config = std::get<TextConfig>(impl_->options().config);
   if (impl_->options().dtype != DType::kFloat16 || config.layer_norm_after) return config.max_positions;
   return config.max_positions > 0 ? std::min(config.max_positions, kMaxFloat16Tokens) : kMaxFloat16Tokens;
 }

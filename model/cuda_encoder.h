@@ -4,7 +4,7 @@
 #ifndef LION_MODEL_CUDA_ENCODER_H_
 #define LION_MODEL_CUDA_ENCODER_H_
 
-// The text encoder on one CUDA device. The equations are those of cpu_encoder.h.
+// The encoders on one CUDA device. The equations are those of cpu_text_layers.h and cpu_image_layers.h.
 //
 // One batch's way: 1. It takes one of two slots, or waits for one: pinned buffers, device buffers at both ends, a
 // stream for copies. 2. The host plans it and lays ids, type ids and the attention's plan into pinned memory
@@ -27,6 +27,9 @@
 // if they are small, once 64 smaller batches have run since. EstimateBytes says what a batch takes; one for which there
 // is no memory is refused.
 //
+// Pictures run in batches of at most max_batch_tokens, in the rows' order if they are more; no picture is longer. What
+// goes up of them is pixels: 12 p^2 bytes a token.
+//
 // A device that is lost (cuda_status.h says which errors mean that) stays lost: every later call is answered at once
 // and touches it no more.
 
@@ -47,7 +50,7 @@ namespace lion {
 class CudaEncoder : public Encoder {
  public:
   struct Options {
-    TextConfig config;
+    ModelConfig config;
     PipelineConfig pipeline;
     DType dtype = DType::kBFloat16;  // one of DTypesOf(kCuda)
     int device = 0;                  // CUDA's index
@@ -103,7 +106,8 @@ class CudaEncoder : public Encoder {
   // max_batch_tokens, in the form that fits as in RowBytes. Rows must be valid.
   int64_t EstimateBytes(absl::Span<const Row> rows) const;
 
-  // The longest row that Encode takes: the model's positions, kMaxFloat16Tokens; 0 = no limit.
+  // The longest row that Encode takes: the model's positions, kMaxFloat16Tokens, of pictures max_batch_tokens; 0 = no
+  // limit.
   int64_t max_row_tokens() const;
 
   bool classifies() const;

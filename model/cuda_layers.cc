@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <utility>
+#include <variant>
 
 #include "absl/strings/str_cat.h"
 #include "model/kernels/cuda/attention_kernels.h"
@@ -18,12 +19,14 @@ constexpr float kAfterEps = 1e-5f;  // of layer_norm_after
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<CudaLayers>> CudaLayers::Create(const TextConfig& config, const PipelineConfig& pipeline,
-                                                               const CudaShape& shape, const WeightFiles& files) {
+absl::StatusOr<std::unique_ptr<CudaLayers>> CudaLayers::Create(const ModelConfig& config,
+                                                               const PipelineConfig& pipeline, const CudaShape& shape,
+                                                               const WeightFiles& files) {
   std::unique_ptr<CudaLayers> layers(new CudaLayers);
   layers->shape_ = shape;
-  layers->eps_ = static_cast<float>(config.layer_norm_eps);
-  layers->norm_after_ = config.layer_norm_after;
+  layers->eps_ = static_cast<float>(Common(config).layer_norm_eps);
+  const auto* text = std::get_if<TextConfig>(&config);
+  layers->norm_after_ = text != nullptr && text->layer_norm_after;
   LION_RETURN_IF_ERROR(cuda::Assign(CublasLt::Create(), &layers->lt_));
   WeightReader reader(&files);
   LION_RETURN_IF_ERROR(
@@ -91,17 +94,17 @@ cuda::AttentionParams CudaLayers::Attention(const CudaRun& run, size_t layer) co
   const CudaLayout& layout = run.layout;
   cuda::AttentionParams params;
   params.type = shape_.type;
-  params.H = static_cast<int>(shape_.H);
+  params.H = static_cast<int>(shape_.attention_heads());
   params.D = static_cast<int>(shape_.Dp);
   params.scale = 1.f / std::sqrt(static_cast<float>(shape_.D));
   params.T = layout.T;
-  params.qkv = run.Work<char>(layout.qkv);
+  params.qkv = run.Work<char>(shape_.image ? layout.path_qkv : layout.qkv);
   if (shape_.variant == Variant::kD) params.log_a = weights_.layers[layer].log_lambda.At<float>(0);
   if (shape_.variant == Variant::kS) {
-    params.log_a = run.Work<float>(layout.log_a);
-    params.log_a_token_stride = shape_.H;
+    params.log_a = run.Work<float>(shape_.image ? layout.path_log_a : layout.log_a);
+    params.log_a_token_stride = shape_.attention_heads();
   }
-  params.y = run.Work<char>(layout.y);
+  params.y = run.Work<char>(shape_.image ? layout.path_y : layout.y);
   params.y_float32 = shape_.y_float32;
   params.segments = run.Uploaded<cuda::Segment>(layout.segments);
   params.runs = run.Uploaded<cuda::StateRun>(layout.runs);
@@ -242,6 +245,7 @@ absl::Status CudaLayers::EnqueueNorm(const CudaRun& run, const Tile& tile, const
 }
 
 absl::Status CudaLayers::EnqueueForward(const CudaRun& run) const {
+  if (shape_.image) return EnqueueImageForward(run);
   const Tile all{0, run.counts.T, 0};
   LION_RETURN_IF_ERROR(EnqueueEmbed(run, all));
   for (size_t n = 0; n < weights_.layers.size(); ++n) {

@@ -4,15 +4,19 @@
 #ifndef LION_MODEL_CUDA_LAYERS_H_
 #define LION_MODEL_CUDA_LAYERS_H_
 
-// The encoder's equations (model/cpu_encoder.h) as kernels on a CUDA stream: embedding, layers, heads. Owns the weights
-// on the device and cuBLASLt; buffers, copies, streams and errors' meaning belong to the caller (model/cuda_encoder.h).
+// The encoders' equations (model/cpu_text_layers.h, model/cpu_image_layers.h) as kernels on a CUDA stream: embedding,
+// layers, heads. Owns the weights on the device and cuBLASLt; buffers, copies, streams and errors' meaning belong to
+// the caller (model/cuda_encoder.h).
 //
 // EnqueueForward: embedding, LayerNorm and the first layer's gates in one kernel; then a layer: q, k, v in one product;
 // attention, one launch for rows of mixed lengths and forms; layer_norm_after; product; residual, LayerNorm; product
 // with GELU; product; residual, LayerNorm and the next layer's gates. EnqueueHeads: means, Dense, classifier, token
 // vectors. x and the products are of the model's dtype with fp32 sums; gates, decays, states, LayerNorm, means and
 // heads are fp32. A row's bits depend on the row alone (kernels/cuda/*_launch.h, cuda_linear.h). EnqueueWork is the
-// same forward pass piece by piece (cuda_document.h).
+// same forward pass piece by piece (cuda_document.h), for text alone.
+// Of pictures (cuda_image_layers.cc): unfolding, product, cls and positions; a layer: LayerNorm; gates; q, k, v;
+// feature maps along the paths; attention over numerators and denominators; their quotient; product and residual;
+// LayerNorm; product with GELU; product and residual. x is of the dtype there too.
 
 #include <cuda_runtime_api.h>
 
@@ -64,10 +68,10 @@ struct CudaRun {
 class CudaLayers {
  public:
   // Puts the weights on the current device. INVALID_ARGUMENT naming file, tensor and both shapes.
-  static absl::StatusOr<std::unique_ptr<CudaLayers>> Create(const TextConfig& config, const PipelineConfig& pipeline,
+  static absl::StatusOr<std::unique_ptr<CudaLayers>> Create(const ModelConfig& config, const PipelineConfig& pipeline,
                                                             const CudaShape& shape, const WeightFiles& files);
 
-  // From ids to last hidden states, in run.layout.x.
+  // From ids or pixels to last hidden states, in run.layout.x.
   absl::Status EnqueueForward(const CudaRun& run) const;
 
   // One piece of the forward pass of a batch that runs in steps. layer: not for kEmbed.
@@ -107,6 +111,10 @@ class CudaLayers {
   absl::Status EnqueueNorm(const CudaRun& run, const Tile& tile, const CudaNorm& weights,
                            const cuda::GateParams& gates) const;
   absl::Status EnqueueSlice(const CudaRun& run, const DocumentPlan& plan, const DocumentWork& work, size_t layer) const;
+  absl::Status EnqueueImageForward(const CudaRun& run) const;
+  absl::Status EnqueuePatches(const CudaRun& run) const;
+  absl::Status EnqueueImageAttention(const CudaRun& run, size_t layer) const;
+  absl::Status EnqueueImageNorm(const CudaRun& run, const CudaNorm& weights, const void* x, void* out, bool fp8) const;
   cuda::AttentionParams Attention(const CudaRun& run, size_t layer) const;
   cuda::NormParams Normalize(const CudaNorm& norm, float eps) const;
   cuda::GateParams Gates(const CudaRun& run, const Tile& tile, size_t layer) const;

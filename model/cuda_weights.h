@@ -31,12 +31,12 @@ struct CudaLayer {
   std::unique_ptr<CudaLinear> out;     // H Dp -> Ep
   std::unique_ptr<CudaGeluLinear> up;  // Ep -> FFp, with GELU
   std::unique_ptr<CudaLinear> down;    // FFp -> Ep
-  CudaNorm after;                      // layer_norm_after, over the joined heads
-  CudaNorm attention_norm;
-  CudaNorm output_norm;
-  DeviceBuffer log_lambda;   // (H): LION-D
-  DeviceBuffer gate_weight;  // PackGates: LION-S
-  DeviceBuffer gate_bias;    // (H)
+  CudaNorm after;                      // text: layer_norm_after, over the joined heads
+  CudaNorm attention_norm;             // text: behind attention; pictures: before it
+  CudaNorm output_norm;                // text: behind the feed-forward half; pictures: before it
+  DeviceBuffer log_lambda;             // (attention's heads): LION-D
+  DeviceBuffer gate_weight;            // LION-S: PackGates; pictures: (gates, Ep)
+  DeviceBuffer gate_bias;              // (gates)
 };
 
 struct CudaHeadProduct {
@@ -46,18 +46,22 @@ struct CudaHeadProduct {
 
 struct CudaWeights {
   // Tables (rows, Ep) in fp32: rounding them would cost digits once more, and they are read once a batch.
-  DeviceBuffer words;
-  DeviceBuffer types;
-  DeviceBuffer positions;  // empty = the model has none
-  CudaNorm embedding_norm;
+  DeviceBuffer words;                 // text
+  DeviceBuffer types;                 // text
+  DeviceBuffer positions;             // empty = the model has none
+  CudaNorm embedding_norm;            // text
+  std::unique_ptr<CudaLinear> patch;  // pictures: patch_width_p -> Ep, never in fp8
+  DeviceBuffer cls;                   // pictures: (Ep)
+  CudaNorm final_norm;                // pictures
   std::vector<CudaLayer> layers;
-  std::vector<CudaHeadProduct> heads[kNumCudaHeads];  // Dense modules; pooler and classifier. Empty = the row itself
+  // Dense modules; pooler and classifier, or head. Empty = the row itself.
+  std::vector<CudaHeadProduct> heads[kNumCudaHeads];
 };
 
 // Reads all of a checkpoint, puts it on the current device and completes *shape with the heads' widths. lt outlives the
 // weights. INVALID_ARGUMENT naming file, tensor and both shapes; RESOURCE_EXHAUSTED without memory; INTERNAL naming the
 // call.
-absl::StatusOr<CudaWeights> ReadCudaWeights(WeightReader& reader, const TextConfig& config,
+absl::StatusOr<CudaWeights> ReadCudaWeights(WeightReader& reader, const ModelConfig& config,
                                             const PipelineConfig& pipeline, CublasLt* lt, CudaShape* shape);
 
 }  // namespace lion

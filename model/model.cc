@@ -155,14 +155,9 @@ absl::Status AddCpuEncoder(const Source& source, ComputePool* pool, LoadedModel*
 #ifdef LION_CUDA
 absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> devices, LoadedModel* model) {
   ModelInfo& info = model->info_;
-  const auto* text = std::get_if<TextConfig>(&source.config);
-  if (text == nullptr) {
-    return absl::UnimplementedError(absl::StrCat(source.options.directory, ": image models are not served on ",
-                                                 source.options.devices.front(), ": only on cpu"));
-  }
   for (const int device : devices) {
     CudaEncoder::Options options;
-    options.config = *text;
+    options.config = source.config;
     options.pipeline = source.pipeline;
     options.dtype = source.options.dtype;
     options.device = device;
@@ -185,8 +180,10 @@ absl::Status AddCudaEncoders(const Source& source, absl::Span<const int> devices
       info.max_batch_tokens = max_batch_tokens;
       if ((*encoder)->max_row_tokens() != info.max_positions) {
         info.max_positions = (*encoder)->max_row_tokens();
-        info.warnings.push_back(absl::StrCat(source.options.directory, ": rows of at most ", info.max_positions,
-                                             " tokens: beyond them float16 without layer_norm_after may overflow"));
+        info.warnings.push_back(
+            absl::StrCat(source.options.directory, ": rows of at most ", info.max_positions,
+                         info.input == "image" ? " tokens: a picture is not larger than max_batch_tokens"
+                                               : " tokens: beyond them float16 without layer_norm_after may overflow"));
       }
     }
     info.max_batch_tokens = std::min(info.max_batch_tokens, max_batch_tokens);

@@ -24,7 +24,7 @@ inline CudaEncoder::Options CudaOptionsOf(const RandomModel& model, DType dtype 
   absl::StatusOr<std::string> text = ReadTextFile(directory + "/config.json", 1 << 20);
   absl::StatusOr<TextConfig> config = ParseTextConfig(*text, "config.json");
   options.config = *config;
-  absl::StatusOr<PipelineConfig> pipeline = ReadPipeline(directory, options.config.hidden_width);
+  absl::StatusOr<PipelineConfig> pipeline = ReadPipeline(directory, config->hidden_width);
   options.pipeline = *pipeline;
   absl::StatusOr<std::unique_ptr<WeightFiles>> weights = WeightFiles::OpenDirectory(directory);
   options.weights = *std::move(weights);
