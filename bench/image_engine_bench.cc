@@ -4,23 +4,28 @@
 // The engine on pictures, with random models, on the CPU or a CUDA device:
 //
 //   build/release/bin/image_engine_bench                                         768 x 12, LION-S on two paths
-//   build/release-cuda/bin/image_engine_bench --device=cuda:0 --dtypes=bfloat16 --pixels=224,448,896,1792 --batch=64
+//   build/release-cuda/bin/image_engine_bench --device=cuda:0 --dtypes=bfloat16 --pixels=224,448,896,1792 --batch=256
 //   build/release/bin/image_engine_bench --short                                 small, for a test that it runs
 //
-// For each size of picture: pictures and tokens a second, the median over --repeats batches and their spread; and the
-// memory that the longest of them takes while it runs (Encoder::RowBytes, and the device's own buffers).
-// Answers: a picture has the bits in its batch that it has alone, and every form agrees with plain torch operations on
-// small pictures within the tolerance of tests/model.
+// For each size of picture: pictures and tokens a second, driven as the server drives the engine (as many threads as it
+// allows batches at once; copies and the host's work are in it), the median over --repeats rounds and their spread; and
+// the memory that one picture takes beside the weights (on the CPU what Encoder::RowBytes says, 0 while the workers'
+// own buffers hold it). On a GPU also where a layer's time goes, from a second encoder with events between its kernels.
+// Answers: a picture has the bits in its batch that it has alone, every batch those of the first, and every form agrees
+// with plain torch operations on small pictures within the tolerance of tests/model.
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -36,6 +41,12 @@
 #include "tests/model/difference.h"
 #include "tests/model/image_plain_form.h"
 #include "tests/model/random_image_model.h"
+#ifdef LION_CUDA
+#include "bench/cuda_events.h"
+#include "model/config.h"
+#include "model/cuda_encoder.h"
+#include "model/safetensors.h"
+#endif
 
 ABSL_FLAG(bool, short, false, "one small batch of each kind: that it runs, not how fast");
 ABSL_FLAG(std::string, device, "cpu", "cpu or cuda:N");
@@ -46,7 +57,8 @@ ABSL_FLAG(std::vector<std::string>, dtypes, (std::vector<std::string>{"float32",
 ABSL_FLAG(std::vector<std::string>, pixels, (std::vector<std::string>{"224", "448", "896"}), "sides of the pictures");
 ABSL_FLAG(std::vector<std::string>, modes, std::vector<std::string>{"auto"}, "auto, parallel, chunked, recurrent");
 ABSL_FLAG(int, batch, 8, "pictures of 224 pixels a side in a batch; larger ones as many as have the same tokens");
-ABSL_FLAG(int, repeats, 5, "batches that are timed");
+ABSL_FLAG(int, repeats, 5, "rounds that are timed");
+ABSL_FLAG(double, round_seconds, 0.2, "a round has this many seconds' batches, two a thread at least on a GPU");
 ABSL_FLAG(int, threads, 0, "of the CPU; 0 = one a core");
 ABSL_FLAG(std::string, json, "", "where to write the figures as JSON; empty = nowhere");
 
@@ -93,6 +105,10 @@ RandomImageModelOptions ParseModel(const std::string& size, std::string variant)
   Die("--variants: '" + variant + "' is none of lion-lit, lion-d, lion-s");
 }
 
+double SecondsSince(std::chrono::steady_clock::time_point start) {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+}
+
 std::vector<float> EncodeOne(Encoder& encoder, const Row& row) {
   RowResult result;
   Require(encoder.Encode({&row, 1}, {&result, 1}));
@@ -132,8 +148,8 @@ class Bench {
     const PlainType type = dtype == DType::kFloat32    ? PlainType::kFloat32
                            : dtype == DType::kFloat16  ? PlainType::kFloat16
                            : dtype == DType::kBFloat16 ? PlainType::kBFloat16
+                           : dtype == DType::kFp8      ? PlainType::kFp8
                                                        : PlainType::kInt8;
-    if (dtype == DType::kFp8) return;  // the plain form of pictures has no fp8
     const std::vector<float> pixels = RandomPixels(5 * kPatch, 11);
     const std::vector<double> truth = ImagePlainForm(directory, pixels, PlainType::kFloat64);
     const double plain = Difference(ImagePlainForm(directory, pixels, type), truth).rms;
@@ -159,6 +175,9 @@ class Bench {
     std::printf("%s %s %s on %s: crossover %d\n", size.c_str(), variant.c_str(), dtype_name.c_str(),
                 options.devices.front().c_str(), crossover);
     CheckAnswers(directory, *(*model)->encoder(), *dtype);
+#ifdef LION_CUDA
+    LoadStaged(directory, *dtype, (*model)->encoder()->max_batch_tokens());
+#endif
     for (const std::string& mode_name : absl::GetFlag(FLAGS_modes)) {
       const std::optional<ComputeMode> asked = ParseComputeMode(mode_name);
       if (!asked.has_value() && mode_name != "auto") Die("--modes: '" + mode_name + "' is no form");
@@ -184,20 +203,24 @@ class Bench {
       rows.push_back(directory.MakeRow(pixels, mode, 0, RowOutput::kPooledCls));
     }
     std::vector<RowResult> results(rows.size());
-    std::vector<double> seconds;
-    for (int repeat = 0; repeat <= absl::GetFlag(FLAGS_repeats); ++repeat) {  // the first one makes the buffers
-      const auto start = std::chrono::steady_clock::now();
-      Require(encoder.Encode(rows, absl::MakeSpan(results)));
-      seconds.push_back(std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count());
+    Require(encoder.Encode(rows, absl::MakeSpan(results)));  // makes the buffers
+    const int num_threads = encoder.max_concurrent_batches();
+    const double warm = Round(encoder, rows, results, num_threads, num_threads) / num_threads;
+    const int num_batches = absl::GetFlag(FLAGS_short)
+                                ? num_threads
+                                : std::max(num_threads > 1 ? 2 * num_threads : 1,
+                                           static_cast<int>(std::ceil(absl::GetFlag(FLAGS_round_seconds) / warm)));
+    std::vector<double> seconds;  // a batch
+    for (int repeat = 0; repeat < absl::GetFlag(FLAGS_repeats); ++repeat) {
+      seconds.push_back(Round(encoder, rows, results, num_threads, num_batches) / num_batches);
     }
-    seconds.erase(seconds.begin());
     std::sort(seconds.begin(), seconds.end());
     const size_t place = rows.size() / 2;
     Check(EncodeOne(encoder, rows[place]) == results[place].values, "a picture has other bits alone than in its batch");
 
     const double median = seconds[seconds.size() / 2];
     const double pictures_per_second = static_cast<double>(num_rows) / median;
-    const int64_t row_bytes = encoder.RowBytes(rows.front());
+    const int64_t row_bytes = RowBytes(encoder, rows.front());
     const DeviceUsage usage = encoder.usage();
     std::printf(
         "  %4lld pixels (%5lld tokens) x %3lld %-9s %9.2f pictures/s (%.2f to %.2f) %9.0f tok/s; a row %.1f MiB",
@@ -220,8 +243,91 @@ class Bench {
                   {"row_bytes", row_bytes},
                   {"weights_bytes", usage.weights_bytes},
                   {"buffer_bytes", usage.buffer_bytes}});
+    MeasureStages(rows, &found);
     rows_.push_back(std::move(found));
   }
+
+  // Seconds that num_batches take, shared by the threads. Each must have the expected bits.
+  double Round(Encoder& encoder, const std::vector<Row>& rows, const std::vector<RowResult>& expected, int num_threads,
+               int num_batches) {
+    std::atomic<int> left{num_batches};
+    std::atomic<bool> same{true};
+    auto work = [&] {
+      std::vector<RowResult> results(rows.size());
+      while (left.fetch_sub(1) > 0) {
+        Require(encoder.Encode(rows, absl::MakeSpan(results)));
+        for (size_t i = 0; i < rows.size(); ++i) {
+          if (results[i].values != expected[i].values) same = false;
+        }
+      }
+    };
+    const auto start = std::chrono::steady_clock::now();
+    std::vector<std::thread> threads;
+    for (int i = 1; i < num_threads; ++i) threads.emplace_back(work);
+    work();
+    for (std::thread& thread : threads) thread.join();
+    const double taken = SecondsSince(start);
+    Check(same, "the same batch was answered with other bits than before");
+    return taken;
+  }
+
+#ifdef LION_CUDA
+  static int64_t RowBytes(const Encoder& encoder, const Row& row) {
+    const auto* cuda = dynamic_cast<const CudaEncoder*>(&encoder);
+    return cuda != nullptr ? cuda->EstimateBytes({&row, 1}) : encoder.RowBytes(row);
+  }
+
+  // A second encoder of the model, whose kernels have events between them.
+  void LoadStaged(const RandomImageModel& directory, DType dtype, int64_t max_batch_tokens) {
+    staged_ = nullptr;
+    const std::string device = absl::GetFlag(FLAGS_device);
+    CudaEncoder::Options options;
+    if (!absl::StartsWith(device, "cuda:") || !absl::SimpleAtoi(device.substr(5), &options.device)) return;
+    absl::StatusOr<std::string> text = ReadTextFile(directory.directory() + "/config.json", 1 << 20);
+    Require(text.status());
+    absl::StatusOr<ImageConfig> config = ParseImageConfig(*text, "config.json");
+    Require(config.status());
+    absl::StatusOr<std::unique_ptr<WeightFiles>> weights = WeightFiles::OpenDirectory(directory.directory());
+    Require(weights.status());
+    options.config = *config;
+    options.weights = *std::move(weights);
+    options.dtype = dtype;
+    options.max_batch_tokens = max_batch_tokens;
+    options.graphs = false;
+    options.on_stage = [this](const char* stage, cudaStream_t stream) { timer_.Record(stage, stream); };
+    absl::StatusOr<std::unique_ptr<CudaEncoder>> encoder = CudaEncoder::Create(std::move(options));
+    Require(encoder.status());
+    staged_ = *std::move(encoder);
+    num_layers_ = directory.options().num_layers;
+  }
+
+  void MeasureStages(const std::vector<Row>& rows, nlohmann::json* found) {
+    if (staged_ == nullptr) return;
+    std::map<std::string, std::vector<double>> times;
+    std::vector<RowResult> results(rows.size());
+    for (int repeat = 0; repeat <= absl::GetFlag(FLAGS_repeats); ++repeat) {  // the first one warms up
+      Require(staged_->Encode(rows, absl::MakeSpan(results)));
+      for (const auto& [name, taken] : timer_.Take()) {
+        if (repeat > 0) times[name].push_back(taken);
+      }
+    }
+    std::printf("      ms:");
+    for (auto& [name, taken] : times) {
+      const double median = bench::Median(taken);
+      (*found)["stages_ms"][name] = median;
+      std::printf("  %s %.3f", name.empty() ? "all" : name.c_str(), median);
+    }
+    std::printf("; %lld layers\n", static_cast<long long>(num_layers_));
+    std::fflush(stdout);
+  }
+
+  bench::StageTimer timer_;
+  std::unique_ptr<CudaEncoder> staged_;
+  int64_t num_layers_ = 0;
+#else
+  static int64_t RowBytes(const Encoder& encoder, const Row& row) { return encoder.RowBytes(row); }
+  static void MeasureStages(const std::vector<Row>& /*rows*/, nlohmann::json* /*found*/) {}
+#endif
 
   ComputePool pool_;
   nlohmann::json rows_ = nlohmann::json::array();

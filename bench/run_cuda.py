@@ -4,7 +4,7 @@
 
     python3 bench/run_cuda.py --bin build/release-cuda/bin --out build/bench [--stages engine,service,peers] [--device cuda:0]
 
-Takes about 7 minutes on an H100. --out gets cuda_bench.json: machine, date, versions, command, and every stage's figures;
+Takes about 9 minutes on an H100. --out gets cuda_bench.json: machine, date, versions, command, and every stage's figures;
 bench/write_docs.py makes docs/benchmarks.md's tables and plots of it. The peers need what bench/peers/cuda_peers.py names.
 Exits 1 if a stage fails, that is if a benchmark found a wrong answer or broke; a figure that misses its aim is told and is no failure.
 """
@@ -25,7 +25,7 @@ sys.path.insert(0, str(ROOT / "bench"))
 
 import report  # noqa: E402
 
-STAGES = ["engine", "service", "quality", "peers", "documents", "engine_others", "kernels"]
+STAGES = ["engine", "service", "quality", "peers", "documents", "engine_others", "kernels", "images"]
 
 
 def output(*command):
@@ -92,6 +92,14 @@ class Run:
         if part := self.json_of("documents", self.args.bin / "cuda_document_bench", *short):
             self.found["documents"] = {"date": datetime.date.today().isoformat(), "commit": self.args.commit, **part}
         self.found["length_peers"] = self.json_of("length_peers", sys.executable, ROOT / "bench/peers/cuda_length_peers.py", *short)
+
+    def images(self):
+        short = ["--short"] if self.args.short else []
+        ours = self.json_of("images", self.args.bin / "image_engine_bench", f"--device={self.args.device.split(',')[0]}", "--dtypes=bfloat16",
+                            "--variants=lion-s-natural,lion-lit", "--pixels=224,448,896,1792", "--batch=256", *short)
+        if ours:
+            self.found["images"] = {"date": datetime.date.today().isoformat(), "commit": self.args.commit, **ours}
+        self.found["image_peers"] = self.json_of("image_peers", sys.executable, ROOT / "bench/peers/cuda_image_peers.py", *short)
 
     def service(self):
         engine = self.args.out / "engine.json"

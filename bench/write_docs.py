@@ -157,6 +157,38 @@ def document_curves(found, key, scale, title):
     return plot.curves(f"{title}, one row, base size, bfloat16, {found['machine']['gpu']}", scaled, log_y=True)
 
 
+def image_rows(found, variant):
+    """{pixels: what the engine's bench found} of a variant."""
+    return {row["pixels"]: row for row in (found.get("images") or {}).get("rows", []) if row["variant"] == variant}
+
+
+def vit_rows(found):
+    return {row["pixels"]: row for row in (found.get("image_peers") or {}).get("rows", [])}
+
+
+def images(found):
+    """Pictures by resolution: speed in large batches, and the memory of one alone, ViT's beside LION's."""
+    natural, lit, vit = image_rows(found, "lion-s-natural"), image_rows(found, "lion-lit"), vit_rows(found)
+
+    def cells(row, other=None):
+        if not row:
+            return ["", ""]
+        ratio = f" ({row['pictures_per_second'] / other['pictures_per_second']:.2f} ×)" if other else ""
+        return [f"{row['pictures_per_second']:,.4g}{ratio}", f"{row['row_bytes'] / 1e6:,.0f}"]
+
+    rows = [(f"{pixels:,}", f"{1 + (pixels // 16) ** 2:,}", *cells(natural.get(pixels), vit.get(pixels)), *cells(lit.get(pixels), vit.get(pixels)), *cells(vit.get(pixels)))
+            for pixels in sorted({*natural, *lit, *vit})]
+    header = ["pixels a side", "tokens", "LION-S ♮ pictures/s (× ViT)", "MB a picture", "LION-LIT pictures/s (× ViT)", "MB a picture", "ViT-B/16 pictures/s", "MB a picture"]
+    part, peers = found["images"], found.get("image_peers") or {}
+    return table(header, rows) + f"\n\n({part['date']}, commit {part['commit']}; timm {peers.get('timm', 'not run')}.)"
+
+
+def image_curves(found, key, scale, title):
+    series = {"LION-S ♮": image_rows(found, "lion-s-natural"), "LION-LIT": image_rows(found, "lion-lit"), "ViT-B/16 (timm, sdpa)": vit_rows(found)}
+    scaled = {name: {pixels: row[key] * scale for pixels, row in rows.items() if row.get(key)} for name, rows in series.items()}
+    return plot.curves(f"{title} by pixels a side, base size, bfloat16, {found['machine']['gpu']}", scaled, log_y=True)
+
+
 def chapter(found, name):
     """A GPU's part of the page; what the run left out is left out."""
     machine, peers = found["machine"], found.get("peers") or {}
@@ -172,6 +204,9 @@ def chapter(found, name):
         parts += ["The attention alone, 12 heads × 64, 65,536 tokens (131,072 for the last).", attention(found)]
     if found.get("documents"):
         parts += [f"Long documents: one row, 12 layers × 768, bfloat16.\n\n![time](figures/{name}-document-time.svg) ![memory](figures/{name}-document-memory.svg)", documents(found)]
+    if found.get("images"):
+        parts += [f"Image encoders, 12 layers × 768, patches of 16, bfloat16: pictures a second in batches of 50,000 tokens, and the memory that one picture alone takes beside the "
+                  f"weights.\n\n![pictures a second](figures/{name}-images-rate.svg) ![memory](figures/{name}-images-memory.svg)", images(found)]
     if found.get("service"):
         parts += ["The service, clients on the same machine.", service(found)]
     if found.get("quality"):
@@ -195,6 +230,9 @@ def render():
         if found.get("documents"):
             files[FIGURES / f"{path.stem}-document-time.svg"] = document_curves(found, "ms", 1, "Milliseconds by tokens")
             files[FIGURES / f"{path.stem}-document-memory.svg"] = document_curves(found, "device_bytes", 1e-9, "GB of device memory by tokens")
+        if found.get("images"):
+            files[FIGURES / f"{path.stem}-images-rate.svg"] = image_curves(found, "pictures_per_second", 1, "Pictures a second")
+            files[FIGURES / f"{path.stem}-images-memory.svg"] = image_curves(found, "row_bytes", 1e-6, "MB of device memory of one picture")
     page = PAGE.read_text()
     for begin, text, end in ((BEGIN, "".join(c + "\n\n" for c in chapters), END), (BEGIN_CPU, cpu, END_CPU)):
         before, rest = page.split(begin)

@@ -509,9 +509,8 @@ absl::Status CudaEncoder::Encode(absl::Span<const Row> rows, absl::Span<RowResul
       if (tokens > max_batch_tokens()) break;
     }
     if (last == first) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("rows[", first, "]: its windows and tokens need more room than max_batch_tokens ",
-                       max_batch_tokens()));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "rows[", first, "]: its windows and tokens need more room than max_batch_tokens ", max_batch_tokens()));
     }
     LION_RETURN_IF_ERROR(impl_->Encode(rows.subspan(first, last - first), results.subspan(first, last - first)));
     first = last;

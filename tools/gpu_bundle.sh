@@ -7,7 +7,7 @@
 #
 #   tools/gpu_bundle.sh [--build DIR] [--out DIR] [PROGRAM...]
 #
-# DIR: build/release-cuda and build/gpu unless named. Programs: all cuda_*, lion-server, lion-client and oracle_error unless named.
+# DIR: build/release-cuda and build/gpu unless named. Programs: all cuda_*, image_engine_bench, lion-server, lion-client and oracle_error unless named.
 # There, in the root of a copy of this tree: build/gpu/run.sh [STAGE...]; it says itself what the stages are.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
@@ -28,7 +28,7 @@ readonly ELSEWHERE='^(linux-vdso|ld-linux|libc|libm|libdl|librt|libpthread|libut
 if [[ $# -gt 0 ]]; then
   programs=("${@/#/$build/bin/}")
 else
-  programs=("$build"/bin/cuda_* "$build"/bin/{lion-server,lion-client,oracle_error})
+  programs=("$build"/bin/cuda_* "$build"/bin/{image_engine_bench,lion-server,lion-client,oracle_error})
 fi
 rm -rf "$out"
 mkdir -p "$out"/{bin,lib,wheels}
@@ -55,6 +55,7 @@ cat > "$out/run.sh" <<'RUN'
 #   sanitize  compute-sanitizer over the kernels' tests   service   latency and throughput through gRPC
 #   bench     engine (LION-S against its floor),          quality   what each precision costs
 #             engine_others and kernels                   documents rows up to ten million tokens
+#   images    LION's and timm's image encoders, pictures of 224 to 1,792 pixels a side
 #
 # Figures go to cuda_bench.json in the folder $OUT, or in out/ beside this file, after every stage. DEVICE=cuda:0,cuda:1 measures two GPUs, SHORT=1 small models.
 # Says how long each stage took; exits with the number of stages that failed.
@@ -93,7 +94,7 @@ run_tests() {
 
 run_benches() {
   local site=$here/site
-  if [[ ,$1, == *,peers,* && ! -d $site ]]; then
+  if [[ ,$1, =~ ,(peers|images), && ! -d $site ]]; then
     python3 -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$here"/wheels/*.whl || return 1
   fi
   PYTHONPATH=$site:${PYTHONPATH:-} python3 bench/run_cuda.py --bin "$here/bin" --out "$out" --stages "$1" --device "${DEVICE:-cuda:0}" \
@@ -107,7 +108,7 @@ for name in "$@"; do
     tests) stage tests run_tests ;;
     sanitize) stage sanitize tools/cuda_sanitize.sh "$here/bin" ;;
     bench) benches+=,engine,engine_others,kernels ;;
-    engine | engine_others | kernels | peers | service | quality | documents) benches+=,$name ;;
+    engine | engine_others | kernels | peers | service | quality | documents | images) benches+=,$name ;;
     *) echo "run.sh: no stage $name" >&2; exit 2 ;;
   esac
 done

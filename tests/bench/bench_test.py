@@ -17,7 +17,7 @@ BENCHES = [[str(p)] for p in sorted((ROOT / "build/release/bin").glob("*_bench")
 BENCHES += [[sys.executable, str(p)] for p in sorted((ROOT / "bench").glob("*_bench.py"))]
 BENCHES += [[sys.executable, str(ROOT / "bench/soak.py")]]
 CUDA_BENCHES = [[str(ROOT / "build/release-cuda/bin" / p.stem)] for p in sorted((ROOT / "bench").glob("cuda_*_bench.cc"))]
-CUDA_BENCHES += [[sys.executable, str(ROOT / "bench/run_cuda.py"), "--stages=peers,service,quality", f"--out={ROOT / 'build/bench-short'}"]]
+CUDA_BENCHES += [[sys.executable, str(ROOT / "bench/run_cuda.py"), "--stages=peers,service,quality,images", f"--out={ROOT / 'build/bench-short'}"]]
 
 
 def name(command):

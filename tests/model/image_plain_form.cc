@@ -16,6 +16,7 @@ at::ScalarType TorchType(PlainType type) {
     case PlainType::kFloat64:
       return at::kDouble;
     case PlainType::kBFloat16:
+    case PlainType::kFp8:
       return at::kBFloat16;
     case PlainType::kFloat16:
       return at::kHalf;
@@ -30,11 +31,17 @@ at::Tensor RoundedRows(const at::Tensor& x) {
   return at::round(x / scale) * scale;
 }
 
+// Every row of x in e4m3, its largest value as 448.
+at::Tensor RoundedRowsFp8(const at::Tensor& x) {
+  const at::Tensor scale = x.to(at::kFloat).abs().amax(1, /*keepdim=*/true).clamp_min(1e-30) / 448;
+  return (x.to(at::kFloat) / scale).to(at::kFloat8_e4m3fn).to(at::kFloat) * scale;
+}
+
 class PlainImage {
  public:
-  PlainImage(const RandomImageModel& model, PlainType type)
-      : o_(model.options()),
-        model_(model),
+  PlainImage(const RandomImageModelOptions& options, const std::map<std::string, NamedTensor>& tensors, PlainType type)
+      : o_(options),
+        tensors_(tensors),
         type_(type),
         X_(TorchType(type)),
         wide_(type == PlainType::kFloat64 ? at::kDouble : at::kFloat) {}
@@ -60,15 +67,20 @@ class PlainImage {
 
  private:
   at::Tensor Get(const std::string& name) const {
-    const NamedTensor& t = model_.tensors().at(name);
+    const NamedTensor& t = tensors_.at(name);
     return at::from_blob(const_cast<float*>(t.values.data()), t.shape).clone();
   }
 
   at::Tensor Linear(const at::Tensor& x, const std::string& name) const {
-    const bool has_bias = model_.tensors().count(name + ".bias") > 0;
+    const bool has_bias = tensors_.count(name + ".bias") > 0;
     const at::Tensor bias = has_bias ? Get(name + ".bias") : at::zeros({Get(name + ".weight").size(0)});
     if (type_ == PlainType::kInt8) {
       return (at::linear(RoundedRows(x).to(at::kDouble), RoundedRows(Get(name + ".weight")).to(at::kDouble)) + bias)
+          .to(X_);
+    }
+    if (type_ == PlainType::kFp8) {
+      return (at::linear(RoundedRowsFp8(x).to(at::kDouble), RoundedRowsFp8(Get(name + ".weight")).to(at::kDouble)) +
+              bias)
           .to(X_);
     }
     return at::linear(x.to(X_), Get(name + ".weight").to(X_), bias.to(X_));
@@ -135,7 +147,7 @@ class PlainImage {
   }
 
   const RandomImageModelOptions& o_;
-  const RandomImageModel& model_;
+  const std::map<std::string, NamedTensor>& tensors_;
   const PlainType type_;
   const at::ScalarType X_;
   const at::ScalarType wide_;
@@ -143,8 +155,10 @@ class PlainImage {
 
 }  // namespace
 
-std::vector<double> ImagePlainForm(const RandomImageModel& model, const std::vector<float>& pixels, PlainType type) {
-  const at::Tensor out = PlainImage(model, type).Run(pixels).to(at::kDouble).contiguous();
+std::vector<double> ImagePlainForm(const RandomImageModelOptions& options,
+                                   const std::map<std::string, NamedTensor>& tensors, const std::vector<float>& pixels,
+                                   PlainType type) {
+  const at::Tensor out = PlainImage(options, tensors, type).Run(pixels).to(at::kDouble).contiguous();
   return {out.data_ptr<double>(), out.data_ptr<double>() + out.numel()};
 }
 
