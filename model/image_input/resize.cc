@@ -63,6 +63,10 @@ struct Taps {
   }
 };
 
+// As Pillow does where a filter begins and ends: a sum that itself rounds up counts, as it would not for std::lround.
+// NOLINTNEXTLINE(bugprone-incorrect-roundings)
+int64_t RoundAsPillow(double x) { return static_cast<int64_t>(x + 0.5); }
+
 // The window's samples [offset, offset + length) of out_size made of in_size.
 Taps MakeTaps(int64_t in_size, int64_t out_size, int64_t offset, int64_t length, FilterShape filter) {
   Taps taps;
@@ -84,8 +88,8 @@ Taps MakeTaps(int64_t in_size, int64_t out_size, int64_t offset, int64_t length,
   std::vector<double> exact(static_cast<size_t>(taps.max_count));
   for (int64_t i = taps.begin; i < taps.end; ++i) {
     const double center = (static_cast<double>(offset + i) + 0.5) * scale;
-    const int64_t first = std::max<int64_t>(static_cast<int64_t>(center - support + 0.5), 0);
-    const int64_t count = std::min(static_cast<int64_t>(center + support + 0.5), in_size) - first;
+    const int64_t first = std::max<int64_t>(RoundAsPillow(center - support), 0);
+    const int64_t count = std::min(RoundAsPillow(center + support), in_size) - first;
     double sum = 0.0;
     for (int64_t j = 0; j < count; ++j) {
       exact[j] = filter.weight((static_cast<double>(j + first) - center + 0.5) * (1.0 / stretch));
