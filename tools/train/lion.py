@@ -16,6 +16,7 @@ Sequences are padded on the right. A padding key is zero and a padding decay is 
 import json
 import os
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from model_directory import layout
@@ -331,10 +332,8 @@ def run_ids(model, encoded, max_tokens=32768):
 
 def pad(sequences):
     """(ids (B, L) int64 padded with 0, mask (B, L) float32)."""
-    L = max(map(len, sequences))
-    ids = torch.zeros(len(sequences), L, dtype=torch.int64)
-    mask = torch.zeros(len(sequences), L)
-    for row, s in enumerate(sequences):
-        ids[row, : len(s)] = torch.as_tensor(s)
-        mask[row, : len(s)] = 1
-    return ids, mask
+    lengths = np.array([len(s) for s in sequences])
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    ids = np.zeros(mask.shape, dtype=np.int64)
+    ids[mask] = np.concatenate([np.asarray(s, dtype=np.int64) for s in sequences])
+    return torch.from_numpy(ids), torch.from_numpy(mask.astype(np.float32))

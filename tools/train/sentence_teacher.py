@@ -40,7 +40,7 @@ def vectors(name, texts, work, device):
     parts = []
     for begin in range(0, len(texts), PART):
         print(f"teacher   {directory}: {begin} of {len(texts)} texts", flush=True)
-        part = model.encode(texts[begin : begin + PART], batch_size=64, normalize_embeddings=True, show_progress_bar=False)
+        part = model.encode(texts[begin : begin + PART], batch_size=64 if str(device) == "cpu" else 512, normalize_embeddings=True, show_progress_bar=False)
         parts.append(np.asarray(part, dtype=np.float16))
     result = np.concatenate(parts)
     if not np.isfinite(result).all():

@@ -11,7 +11,7 @@ from nothing, with a vocabulary made from the texts. A share of the texts is hel
 
 A run can be killed at any time: the same command goes on from --work, and ends with the same weights to the last bit on the same
 machine, since everything drawn at random is a function of the seed and the step. (Two runs from nothing differ: making a vocabulary
-breaks ties by chance; --tokenizer gives both one.) On one GPU if there is one, in bfloat16; else on the CPU.
+breaks ties by chance; --tokenizer gives both one.) On one GPU if there is one, with bfloat16 products; else on the CPU.
 """
 
 import argparse
@@ -25,6 +25,7 @@ import time
 sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
 import numpy as np  # noqa: E402
+import saving  # noqa: E402
 import sentence_teacher  # noqa: E402
 import texts as data  # noqa: E402
 import torch  # noqa: E402
@@ -35,7 +36,7 @@ from model_directory import layout  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 # Flags that may differ when a run goes on: they change where it writes and what it says, not what it learns.
-FREE = ("out", "work", "save_every", "report_every", "dtype")
+FREE = ("out", "work", "save_every", "report_every", "dtype", "device")
 
 
 def parse_arguments(arguments):
@@ -54,6 +55,7 @@ def parse_arguments(arguments):
     p.add_argument("--vocabulary", type=int, default=16384, help="pieces of the WordPiece vocabulary made from the texts")
     p.add_argument("--tokenizer", help="tokenizer.json, in the place of a vocabulary of its own")
     p.add_argument("--steps", type=int, required=True)
+    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     p.add_argument("--warmup", type=int, default=100, help="steps in which the rate rises")
     p.add_argument("--rate", type=float, default=None, help="the highest; 1e-3 from nothing, 1e-4 from --init")
     p.add_argument("--weight_decay", type=float, default=0.02)
@@ -114,7 +116,9 @@ class Run:
 
     def __init__(self, options):
         self.options = options
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if options.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device=cuda: torch finds no GPU")
+        self.device = torch.device("cpu" if options.device == "cpu" or not torch.cuda.is_available() else "cuda")
         torch.set_float32_matmul_precision("high")
         os.makedirs(options.work, exist_ok=True)
         self.checkpoint = os.path.join(options.work, "checkpoint.pt")
@@ -179,14 +183,12 @@ class Run:
         print(f"resumed   {self.checkpoint} at step {self.next_step}", flush=True)
 
     def save(self):
-        state = {
+        saving.save_checkpoint(self.checkpoint, {
             "settings": json.dumps(self._settings()),
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "next_step": self.next_step,
-        }
-        torch.save(state, self.checkpoint + ".new")
-        os.replace(self.checkpoint + ".new", self.checkpoint)
+        })  # fmt: skip
         print(f"saved     step {self.next_step}", flush=True)
 
     def loss(self, rows):
@@ -217,19 +219,37 @@ class Run:
         return loss.detach(), figure
 
     def judge(self):
-        """The cosine to the teacher's vectors, or the accuracy, on what was held out; None if that is nothing."""
+        """What the student is worth on the texts held out, in words; None if there are none.
+
+        distill: the mean cosine to the teacher's vectors, and the share of texts whose nearest other text is the same by
+        both. classify: the accuracy, and that of always saying the label that was learned from most often.
+        """
         if not len(self.held_out):
             return None
         self.model.eval()
         vectors, logits = run_ids(self.model, [self.encoded[i] for i in self.held_out])
         target = self.targets[torch.from_numpy(self.held_out).to(self.device)].cpu()
-        return ((logits.argmax(-1) == target).float() if self.labels else (vectors * target).sum(-1)).mean().item()
+        if self.labels:
+            most = self.targets[torch.from_numpy(self.learned).to(self.device)].bincount().argmax().item()
+            always = (target == most).float().mean().item()
+            return f"accuracy {(logits.argmax(-1) == target).float().mean().item():.4f}, that of always {self.labels[most]!r} {always:.4f}"
+        said = f"cosine {(vectors * target).sum(-1).mean().item():.4f}"
+        if len(target) < 3:
+            return said
+        nearest = [(v @ v.T).fill_diagonal_(-2).argmax(-1) for v in (vectors, target)]
+        return said + f", the teacher's nearest text {(nearest[0] == nearest[1]).float().mean().item():.4f}"
+
+    def report_held_out(self, when):
+        said = self.judge()
+        if said is not None:
+            print(f"held out  {said} on {len(self.held_out)} texts, {when}", flush=True)
 
     def train(self):
         options = self.options
         what = "accuracy" if self.labels else "cosine"
         begun, first = time.monotonic(), self.next_step
         if self.next_step == 0:
+            self.report_held_out("before")
             self.save()  # with it the vocabulary is settled: the trainer of it breaks ties by chance
         while self.next_step < options.steps:
             loss, figure = self.step()
@@ -241,9 +261,7 @@ class Run:
                 print(f"step      {self.next_step} of {options.steps}: loss {loss.item():.6f}, {what} {figure.item():.4f}; {spent:.0f} s, {left:.0f} s left", flush=True)
             if self.next_step % options.save_every == 0 or self.next_step == options.steps:
                 self.save()
-        held_out = self.judge()
-        if held_out is not None:
-            print(f"held out  {what} {held_out:.4f} on {len(self.held_out)} texts")
+        self.report_held_out("after")
         with layout.new_directory(options.out) as directory:
             dtype = torch.float32 if options.dtype == "float32" else torch.float16
             write_model(self.model, self.tokenizer, directory, dtype, one_type=not options.init)

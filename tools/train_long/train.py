@@ -33,21 +33,25 @@ import torch.nn.functional as F
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / folder) for folder in ("tools", "tools/train", "tools/train_demo")]
 
-from lion import LionTextModel, pad, read_weights, run_texts, write_model  # noqa: E402
+from lion import LionTextModel, pad, read_weights, run_texts  # noqa: E402
 from losses import distill  # noqa: E402
+from model_directory import layout  # noqa: E402
+from saving import replace_model, save_checkpoint  # noqa: E402
 from teacher import Teacher  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
 SCALE = 20.0  # cosines times this are logits
 WINDOW = 96  # tokens, where the figures are taken; training draws from half to twice of it
+WHOLE = 0.6  # share of the pages that a step reads from end to end
 
 
 class Tokens:
     """A text's tokens under one tokenizer, without special ones, and the bytes at which they start and end."""
 
     def __init__(self, encoding, text):
-        # The tokenizers count characters.
-        at = np.concatenate([[0], np.cumsum([len(c.encode()) for c in text])])
+        # The tokenizers count characters; each is one byte, and one more from each of these on.
+        characters = np.frombuffer(text.encode("utf-32-le"), np.uint32)
+        at = np.concatenate([[0], np.cumsum(1 + sum((characters >= first).astype(np.int64) for first in (0x80, 0x800, 0x10000)))])
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2)
         self.ids = np.array(encoding.ids, dtype=np.int64)
         self.start, self.end = at[offsets[:, 0]], at[offsets[:, 1]]
@@ -59,37 +63,47 @@ class Tokens:
 
 
 class Page:
-    def __init__(self, record, student, teacher):
-        text = record["text"]
-        self.name, self.purpose, self.text = record["name"], record["purpose"], text
-        self.student = Tokens(student.encode(text, add_special_tokens=False), text)
-        self.teacher = Tokens(teacher.encode(text, add_special_tokens=False), text)
-        self.title = np.array(teacher.encode(f"{self.name}: {self.purpose}\n", add_special_tokens=False).ids)
+    """A page of pages.jsonl, with its text's encodings by the student's and the teacher's tokenizer and its title's."""
+
+    def __init__(self, record, student, teacher, title):
+        self.name, self.purpose, self.text = record["name"], record["purpose"], record["text"]
+        self.student, self.teacher = Tokens(student, self.text), Tokens(teacher, self.text)
+        self.title = np.array(title.ids)
         self.sections = [s for s in record["sections"] if s[2] > s[1]]
 
     def __len__(self):
         return len(self.student.ids) + 2
 
-    def windows(self, size):
-        """[n, 2]: windows of the page's tokens with [CLS] and [SEP] around them, half open, end to end."""
-        start = np.arange(0, len(self), size)
-        return np.stack([start, np.minimum(start + size, len(self))], -1)
+    def part(self, rng):
+        """(first, past): which of the page's tokens a step reads: all of them, or a run of at least half of them."""
+        n = len(self.student.ids)
+        size = n if rng.random() < WHOLE else int(n * rng.uniform(0.5, 1))
+        first = int(rng.integers(n - size + 1))
+        return first, first + size
 
-    def window_bytes(self, windows):
-        """[n, 2]: of the page's text."""
+    def window_bytes(self, windows, first=0):
+        """[n, 2]: of the page's text, where its token `first` stands after [CLS]."""
         last = len(self.student.ids) - 1
-        first = np.clip(windows[:, 0] - 1, 0, last)
-        past = np.clip(windows[:, 1] - 2, 0, last)
-        return np.stack([self.student.start[first], self.student.end[past]], -1)
+        start = np.clip(windows[:, 0] - 1 + first, 0, last)
+        past = np.clip(windows[:, 1] - 2 + first, 0, last)
+        return np.stack([self.student.start[start], self.student.end[past]], -1)
 
     def question(self, section):
         return f"{section[0].lower()} of {self.name}: {self.purpose}"
 
 
+def cut(length, size):
+    """[n, 2]: windows of a row of tokens, [CLS] and [SEP] among them, half open, end to end."""
+    start = np.arange(0, length, size)
+    return np.stack([start, np.minimum(start + size, length)], -1)
+
+
 class Trainer:
     def __init__(self, args):
         self.args = args
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if args.device == "cuda" and not torch.cuda.is_available():
+            raise ValueError("--device=cuda: torch finds no GPU")
+        self.device = torch.device("cpu" if args.device == "cpu" or not torch.cuda.is_available() else "cuda")
         torch.manual_seed(args.seed)
         torch.set_float32_matmul_precision("high")
         self.rng = np.random.default_rng(args.seed)
@@ -97,13 +111,12 @@ class Trainer:
         self.model, self.tokenizer = read_encoder(args.model)
         self.model.to(self.device)
         self.tokenizer.no_truncation()
+        self.mask_token = self.tokenizer.token_to_id("[MASK]")
+        if self.mask_token != max(self.tokenizer.token_to_id(t) for t in layout.SPECIAL_TOKENS):
+            raise ValueError(f"{args.model}: [MASK] is not the last of the special tokens")
         half = torch.float16 if self.device.type == "cuda" else torch.float32
         self.teacher = Teacher(args.teacher, self.device, half)
-        self.pages = {"train": [], "dev": []}
-        with lzma.open(f"{args.work}/pages.jsonl.xz", "rt", encoding="utf-8") as f:
-            for record in map(json.loads, f):
-                if args.limit is None or len(self.pages[record["split"]]) < args.limit:
-                    self.pages[record["split"]].append(Page(record, self.tokenizer, self.teacher.tokenizer))
+        self.pages = {split: self.read_pages(split) for split in ("train", "dev")}
         self.say(f"{len(self.pages['train'])} pages, {sum(map(len, self.pages['train'])):,} tokens; {len(self.pages['dev'])} to watch")
         parameters = [p for n, p in self.model.named_parameters() if not n.startswith("bert.pooler")]
         groups = [
@@ -117,22 +130,39 @@ class Trainer:
     def say(self, text):
         print(f"[{time.monotonic() - self.started:6.1f} s] {text}", flush=True)
 
+    def read_pages(self, split):
+        with lzma.open(f"{self.args.work}/pages.jsonl.xz", "rt", encoding="utf-8") as f:
+            records = [r for r in map(json.loads, f) if r["split"] == split][: self.args.limit]
+        pages = []
+        for begin in range(0, len(records), 256):
+            some = records[begin : begin + 256]
+            texts, titles = [r["text"] for r in some], [f"{r['name']}: {r['purpose']}\n" for r in some]
+            encodings = [
+                tokenizer.encode_batch(t, add_special_tokens=False)
+                for tokenizer, t in ((self.tokenizer, texts), (self.teacher.tokenizer, texts), (self.teacher.tokenizer, titles))
+            ]
+            pages += [Page(*row) for row in zip(some, *encodings)]
+        return pages
+
     def special(self, ids):
         cls, sep = (self.tokenizer.token_to_id(t) for t in ("[CLS]", "[SEP]"))
         return np.concatenate([[cls], ids, [sep]])
 
     def hidden(self, sequences):
         """The last hidden states (B, L, E) of sequences of ids, and which of them are tokens."""
-        ids, mask = (t.to(self.device) for t in pad([torch.as_tensor(s) for s in sequences]))
+        ids, mask = (t.to(self.device) for t in pad(sequences))
+        if self.model.training and self.args.masked:
+            chosen = (torch.rand(ids.shape, device=self.device) < self.args.masked) & (ids > self.mask_token)
+            ids = torch.where(chosen, self.mask_token, ids)
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.device.type == "cuda"):
             return self.model.bert(ids, mask).float(), mask
 
     def project(self, means):
         return F.normalize(self.model.dense(means).float(), dim=-1)
 
-    def window_vectors(self, pages, windows):
-        """Unit vectors of all windows of all pages, in order: means of one pass's hidden states."""
-        x, _ = self.hidden([self.special(p.student.ids) for p in pages])
+    def window_vectors(self, rows, windows):
+        """Unit vectors of all windows of all rows of ids, in order: means of one pass's hidden states."""
+        x, _ = self.hidden([self.special(ids) for ids in rows])
         means = []
         for states, cuts in zip(x, windows):
             sums = F.pad(states[: cuts[-1, 1]].double().cumsum(0), (0, 0, 1, 0))
@@ -166,9 +196,10 @@ class Trainer:
     def loss(self):
         pages = self.next_pages()
         size = int(WINDOW * 2 ** self.rng.uniform(-1, 1))
-        windows = [p.windows(size) for p in pages]
-        spans = [p.window_bytes(w) for p, w in zip(pages, windows)]
-        vectors = self.window_vectors(pages, windows)
+        parts = [p.part(self.rng) for p in pages]
+        windows = [cut(past - first + 2, size) for first, past in parts]
+        spans = [p.window_bytes(w, first) for p, w, (first, _) in zip(pages, windows, parts)]
+        vectors = self.window_vectors([p.student.ids[slice(*part)] for p, part in zip(pages, parts)], windows)
         owner = np.concatenate([np.full(len(w), i) for i, w in enumerate(windows)])
         span = np.concatenate(spans)
 
@@ -213,6 +244,8 @@ class Trainer:
 
     def train(self):
         args = self.args
+        if self.step == 0:
+            self.check()
         budget, checked = math.inf if args.steps else args.minutes * 60, time.monotonic()
         begun, before = checked, self.spent
         self.model.train()
@@ -244,10 +277,10 @@ class Trainer:
         self.sums, self.counts = {}, {}
         self.model.eval()
         pages = self.pages["dev"]
-        windows = [p.windows(WINDOW) for p in pages]
+        windows = [cut(len(p), WINDOW) for p in pages]
         spans = [p.window_bytes(w) for p, w in zip(pages, windows)]
         ways = {
-            "windows": torch.cat([self.window_vectors([p], [w]) for p, w in zip(pages, windows)]).cpu(),
+            "windows": torch.cat([self.window_vectors([p.student.ids], [w]) for p, w in zip(pages, windows)]).cpu(),
             "alone": run_texts(self.model, self.tokenizer, [p.text.encode()[a:b].decode(errors="ignore") for p, s in zip(pages, spans) for a, b in s])[0],
         }
         owner = np.concatenate([np.full(len(w), i) for i, w in enumerate(windows)])
@@ -262,17 +295,11 @@ class Trainer:
             recalls.append(f"{name} {np.mean(right):.4f}")
         self.say(f"step {self.step} ({self.spent:.0f} s): {means} | dev recall@10 {' '.join(recalls)}")
         self.say("memory in tokens, a layer each: " + "; ".join(self.memory()))
-        os.makedirs(self.args.out, exist_ok=True)
-        write_model(self.model, self.tokenizer, self.args.out)
-        if self.args.checkpoint:
-            state = {
-                "model": self.model.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "step": self.step,
-                "spent": self.spent,
-            }
-            torch.save(state, self.args.checkpoint + ".new")
-            os.replace(self.args.checkpoint + ".new", self.args.checkpoint)
+        if self.step:
+            replace_model(self.model, self.tokenizer, self.args.out)
+        if self.step and self.args.checkpoint:
+            state = {"model": self.model.state_dict(), "optimizer": self.optimizer.state_dict(), "step": self.step, "spent": self.spent}
+            save_checkpoint(self.args.checkpoint, state)
 
     def memory(self):
         """Of each head, the tokens after which a key has decayed to 1/e at the gate's bias alone."""
@@ -323,6 +350,8 @@ def main():
     p.add_argument("--contrast", type=float, default=1.0, help="weight of the questions' loss")
     p.add_argument("--rate", type=float, default=8e-4)
     p.add_argument("--weight_decay", type=float, default=0.02)
+    p.add_argument("--masked", type=float, default=0.05, help="share of the tokens replaced by [MASK]")
+    p.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="auto: a GPU if there is one")
     p.add_argument("--limit", type=int, default=None, help="pages of a split to read, for a trial")
     p.add_argument("--seed", type=int, default=1)
     args = p.parse_args()
