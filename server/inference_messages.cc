@@ -17,6 +17,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "model/types.h"
 #include "nlohmann/json.hpp"
 #include "server/status_map.h"
 
@@ -33,6 +34,8 @@ constexpr char kText[] = "text";
 constexpr char kIds[] = "input_ids";
 constexpr char kMask[] = "attention_mask";
 constexpr char kTypes[] = "token_type_ids";
+constexpr char kImage[] = "image";
+constexpr char kPixels[] = "pixels";
 
 absl::Status Invalid(absl::string_view field, absl::string_view what) {
   return absl::InvalidArgumentError(absl::StrCat(field, ": ", what));
@@ -51,9 +54,33 @@ struct Inputs {
   Given ids;
   Given mask;
   Given types;
+  Given image;
+  Given pixels;
 };
 
-absl::StatusOr<Inputs> FindInputs(ModelInferRequest* request) {
+// That exactly one of those tensors that say what runs is there, and of the kind that the model takes.
+absl::Status CheckKinds(const Inputs& found, const ServedModel& model) {
+  const bool takes_images = model.info.input == "image";
+  for (const Given* given : {&found.text, &found.ids, &found.mask, &found.types, &found.image, &found.pixels}) {
+    const bool is_image = given == &found.image || given == &found.pixels;
+    if (given->tensor == nullptr || is_image == takes_images) continue;
+    return Invalid(given->tensor->name(), absl::StrCat("model ", model.name, " takes ", model.info.input, ", not ",
+                                                       is_image ? "image" : "text"));
+  }
+  if (takes_images) {
+    if ((found.image.tensor == nullptr) != (found.pixels.tensor == nullptr)) return absl::OkStatus();
+    return Invalid("inputs", "one of image (BYTES) and pixels (FP32) is needed");
+  }
+  if ((found.text.tensor == nullptr) == (found.ids.tensor == nullptr)) {
+    return Invalid("inputs", "one of text (BYTES) and input_ids (INT64) is needed");
+  }
+  if (found.text.tensor != nullptr && (found.mask.tensor != nullptr || found.types.tensor != nullptr)) {
+    return Invalid("inputs", "attention_mask and token_type_ids go with input_ids, not with text");
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<Inputs> FindInputs(ModelInferRequest* request, const ServedModel& model) {
   const int num_raw = request->raw_input_contents_size();
   if (num_raw > 0 && num_raw != request->inputs_size()) {
     return Invalid("raw_input_contents",
@@ -63,14 +90,17 @@ absl::StatusOr<Inputs> FindInputs(ModelInferRequest* request) {
   for (int i = 0; i < request->inputs_size(); ++i) {
     Tensor* tensor = request->mutable_inputs(i);
     const std::string& name = tensor->name();
-    Given* given = name == kText    ? &found.text
-                   : name == kIds   ? &found.ids
-                   : name == kMask  ? &found.mask
-                   : name == kTypes ? &found.types
-                                    : nullptr;
+    Given* given = name == kText     ? &found.text
+                   : name == kIds    ? &found.ids
+                   : name == kMask   ? &found.mask
+                   : name == kTypes  ? &found.types
+                   : name == kImage  ? &found.image
+                   : name == kPixels ? &found.pixels
+                                     : nullptr;
     if (given == nullptr) {
-      return Invalid(absl::StrCat("inputs[", i, "].name"),
-                     absl::StrCat(Quoted(name), " is none of text, input_ids, attention_mask, token_type_ids"));
+      return Invalid(
+          absl::StrCat("inputs[", i, "].name"),
+          absl::StrCat(Quoted(name), " is none of text, input_ids, attention_mask, token_type_ids, image, pixels"));
     }
     if (given->tensor != nullptr)
       return Invalid(absl::StrCat("inputs[", i, "].name"), absl::StrCat(name, " comes twice"));
@@ -82,12 +112,7 @@ absl::StatusOr<Inputs> FindInputs(ModelInferRequest* request) {
     given->tensor = tensor;
     if (num_raw > 0) given->raw = request->mutable_raw_input_contents(i);
   }
-  if ((found.text.tensor == nullptr) == (found.ids.tensor == nullptr)) {
-    return Invalid("inputs", "one of text (BYTES) and input_ids (INT64) is needed");
-  }
-  if (found.text.tensor != nullptr && (found.mask.tensor != nullptr || found.types.tensor != nullptr)) {
-    return Invalid("inputs", "attention_mask and token_type_ids go with input_ids, not with text");
-  }
+  if (absl::Status status = CheckKinds(found, model); !status.ok()) return status;
   return found;
 }
 
@@ -106,8 +131,20 @@ absl::Status CheckCount(const Tensor& tensor, int64_t count) {
 
 absl::Status CheckNumRows(const Tensor& tensor, int64_t num_rows, int max_inputs) {
   if (num_rows >= 1 && num_rows <= max_inputs) return absl::OkStatus();
-  return Invalid(tensor.name(), absl::StrCat("shape ", ShapeName(tensor), " is ", num_rows,
-                                             " sequences; a call has 1 to ", max_inputs, " (max_inputs)"));
+  const bool pictures = tensor.name() == kImage || tensor.name() == kPixels;
+  return Invalid(tensor.name(),
+                 absl::StrCat("shape ", ShapeName(tensor), " is ", num_rows, pictures ? " pictures" : " sequences",
+                              "; a call has 1 to ", max_inputs, " (max_inputs)"));
+}
+
+absl::Status CheckDatatype(const Tensor& tensor, absl::string_view datatype) {
+  if (tensor.datatype() == datatype) return absl::OkStatus();
+  return Invalid(tensor.name(), absl::StrCat("datatype ", Quoted(tensor.datatype()), "; it must be ", datatype));
+}
+
+absl::Status RaggedRaw(const Tensor& tensor, size_t num_bytes) {
+  return Invalid(tensor.name(),
+                 absl::StrCat(num_bytes, " raw bytes are no whole number of ", tensor.datatype(), " elements"));
 }
 
 template <typename T>
@@ -136,10 +173,7 @@ absl::StatusOr<std::vector<int64_t>> Integers(const Given& given) {
     }
   } else {
     const size_t size = wide ? sizeof(int64_t) : sizeof(int32_t);
-    if (given.raw->size() % size != 0) {
-      return Invalid(tensor.name(), absl::StrCat(given.raw->size(), " raw bytes are no whole number of ",
-                                                 tensor.datatype(), " elements"));
-    }
+    if (given.raw->size() % size != 0) return RaggedRaw(tensor, given.raw->size());
     values = wide ? FromRaw<int64_t>(*given.raw) : FromRaw<int32_t>(*given.raw);
   }
   if (absl::Status status = CheckCount(tensor, static_cast<int64_t>(values.size())); !status.ok()) return status;
@@ -166,35 +200,78 @@ absl::StatusOr<std::vector<std::string>> SplitBytes(const Tensor& tensor, const 
   return texts;
 }
 
+// The elements of a BYTES tensor, as many as its shape says.
+absl::StatusOr<std::vector<std::string>> TakeBytes(const Given& given) {
+  std::vector<std::string> elements;
+  if (given.raw != nullptr) {
+    absl::StatusOr<std::vector<std::string>> split = SplitBytes(*given.tensor, *given.raw);
+    if (!split.ok()) return split.status();
+    elements = *std::move(split);
+  } else {
+    auto* contents = given.tensor->mutable_contents()->mutable_bytes_contents();
+    elements.assign(std::make_move_iterator(contents->begin()), std::make_move_iterator(contents->end()));
+  }
+  if (absl::Status status = CheckCount(*given.tensor, static_cast<int64_t>(elements.size())); !status.ok()) {
+    return status;
+  }
+  return elements;
+}
+
 absl::Status ReadTexts(const Given& given, int max_inputs, google::protobuf::RepeatedPtrField<v1::Input>* out) {
   const Tensor& tensor = *given.tensor;
-  if (tensor.datatype() != "BYTES") {
-    return Invalid(tensor.name(), absl::StrCat("datatype ", Quoted(tensor.datatype()), "; it must be BYTES"));
-  }
+  if (absl::Status status = CheckDatatype(tensor, "BYTES"); !status.ok()) return status;
   const int rank = tensor.shape_size();
   const bool pairs = rank == 2 && tensor.shape(1) == 2;
   if (rank != 1 && !(rank == 2 && (tensor.shape(1) == 1 || pairs))) {
     return Invalid(tensor.name(), absl::StrCat("shape ", ShapeName(tensor), "; it must be (B), or (B, 2) for pairs"));
   }
   if (absl::Status status = CheckNumRows(tensor, tensor.shape(0), max_inputs); !status.ok()) return status;
-  std::vector<std::string> texts;
-  if (given.raw != nullptr) {
-    absl::StatusOr<std::vector<std::string>> split = SplitBytes(tensor, *given.raw);
-    if (!split.ok()) return split.status();
-    texts = *std::move(split);
-  } else {
-    auto* contents = given.tensor->mutable_contents()->mutable_bytes_contents();
-    texts.assign(std::make_move_iterator(contents->begin()), std::make_move_iterator(contents->end()));
-  }
-  if (absl::Status status = CheckCount(tensor, static_cast<int64_t>(texts.size())); !status.ok()) return status;
-  for (size_t i = 0; i < texts.size(); i += pairs ? 2 : 1) {
+  absl::StatusOr<std::vector<std::string>> texts = TakeBytes(given);
+  if (!texts.ok()) return texts.status();
+  for (size_t i = 0; i < texts->size(); i += pairs ? 2 : 1) {
     v1::Input* input = out->Add();
     if (pairs) {
-      *input->mutable_text_pair()->mutable_first() = std::move(texts[i]);
-      *input->mutable_text_pair()->mutable_second() = std::move(texts[i + 1]);
+      *input->mutable_text_pair()->mutable_first() = std::move((*texts)[i]);
+      *input->mutable_text_pair()->mutable_second() = std::move((*texts)[i + 1]);
     } else {
-      *input->mutable_text() = std::move(texts[i]);
+      *input->mutable_text() = std::move((*texts)[i]);
     }
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadImages(const Given& given, int max_inputs, google::protobuf::RepeatedPtrField<v1::Input>* out) {
+  const Tensor& tensor = *given.tensor;
+  if (absl::Status status = CheckDatatype(tensor, "BYTES"); !status.ok()) return status;
+  const int rank = tensor.shape_size();
+  if (rank != 1 && !(rank == 2 && tensor.shape(1) == 1)) {
+    return Invalid(tensor.name(), absl::StrCat("shape ", ShapeName(tensor), "; it must be (B)"));
+  }
+  if (absl::Status status = CheckNumRows(tensor, tensor.shape(0), max_inputs); !status.ok()) return status;
+  absl::StatusOr<std::vector<std::string>> images = TakeBytes(given);
+  if (!images.ok()) return images.status();
+  for (std::string& image : *images) out->Add()->set_image(std::move(image));
+  return absl::OkStatus();
+}
+
+// Which S the model takes is checked with the rows.
+absl::Status ReadPixels(const Given& given, int max_inputs, google::protobuf::RepeatedPtrField<v1::Input>* out) {
+  const Tensor& tensor = *given.tensor;
+  if (absl::Status status = CheckDatatype(tensor, "FP32"); !status.ok()) return status;
+  if (tensor.shape_size() != 4 || tensor.shape(1) != kImageChannels || tensor.shape(2) < 1 ||
+      tensor.shape(2) != tensor.shape(3)) {
+    return Invalid(tensor.name(), absl::StrCat("shape ", ShapeName(tensor), "; it must be (B, 3, S, S)"));
+  }
+  const int64_t num_rows = tensor.shape(0);
+  if (absl::Status status = CheckNumRows(tensor, num_rows, max_inputs); !status.ok()) return status;
+  const auto& typed = tensor.contents().fp32_contents();
+  if (given.raw != nullptr && given.raw->size() % sizeof(float) != 0) return RaggedRaw(tensor, given.raw->size());
+  const size_t num_values = given.raw != nullptr ? given.raw->size() / sizeof(float) : typed.size();
+  if (absl::Status status = CheckCount(tensor, static_cast<int64_t>(num_values)); !status.ok()) return status;
+  const char* bytes = given.raw != nullptr ? given.raw->data() : reinterpret_cast<const char*>(typed.data());
+  const size_t row_bytes = num_values / num_rows * sizeof(float);
+  for (int64_t row = 0; row < num_rows; ++row) {
+    out->Add()->mutable_pixels()->set_data(bytes + row * row_bytes, row_bytes);
   }
   return absl::OkStatus();
 }
@@ -411,11 +488,13 @@ absl::StatusOr<InferQuery> FromInfer(ModelInferRequest* request, const ServedMod
   for (const auto& [key, parameter] : request->parameters()) {
     if (absl::Status status = ReadParameter(key, parameter, &query); !status.ok()) return status;
   }
-  const absl::StatusOr<Inputs> given = FindInputs(request);
+  const absl::StatusOr<Inputs> given = FindInputs(request, model);
   if (!given.ok()) return given.status();
   auto* inputs = query.scores ? query.classify.mutable_inputs() : query.embed.mutable_inputs();
-  absl::Status status = given->text.tensor != nullptr ? ReadTexts(given->text, max_inputs, inputs)
-                                                      : ReadIds(*given, model, max_inputs, inputs);
+  absl::Status status = given->text.tensor != nullptr     ? ReadTexts(given->text, max_inputs, inputs)
+                        : given->image.tensor != nullptr  ? ReadImages(given->image, max_inputs, inputs)
+                        : given->pixels.tensor != nullptr ? ReadPixels(given->pixels, max_inputs, inputs)
+                                                          : ReadIds(*given, model, max_inputs, inputs);
   if (!status.ok()) return status;
   query.embed.set_vector_type(v1::VECTOR_TYPE_FLOAT32);
   return query;
@@ -457,6 +536,10 @@ inference::ModelMetadataResponse InferMetadata(const ServedModel& model) {
   if (model.tokenizer != nullptr) add(kText, "BYTES", {-1}, metadata.mutable_inputs());
   if (model.info.input == "text") {
     for (const char* name : {kIds, kMask, kTypes}) add(name, "INT64", {-1, -1}, metadata.mutable_inputs());
+  } else {
+    if (model.preprocessor != nullptr) add(kImage, "BYTES", {-1}, metadata.mutable_inputs());
+    const int64_t S = model.info.image_size_fixed ? model.info.image_size : -1;
+    add(kPixels, "FP32", {-1, kImageChannels, S, S}, metadata.mutable_inputs());
   }
   if (model.info.embeds) add(kEmbeddingOutput, "FP32", {-1, model.info.embedding_width}, metadata.mutable_outputs());
   if (model.info.classifies) {
@@ -487,11 +570,9 @@ absl::Status InInferenceWords(const absl::Status& status) {
   if (bracket == absl::string_view::npos) return status;
   const absl::string_view row = message.substr(0, bracket);
   message.remove_prefix(bracket + 2);
-  constexpr std::pair<const char*, const char*> kFields[] = {{"text_pair", kText},
-                                                             {"text", kText},
-                                                             {"token_ids.ids", kIds},
-                                                             {"token_ids.type_ids", kTypes},
-                                                             {"token_ids", kIds}};
+  constexpr std::pair<const char*, const char*> kFields[] = {
+      {"text_pair", kText}, {"text", kText},   {"token_ids.ids", kIds},  {"token_ids.type_ids", kTypes},
+      {"token_ids", kIds},  {"image", kImage}, {"pixels.data", kPixels}, {"pixels", kPixels}};
   for (const auto& [ours, theirs] : kFields) {
     if (!absl::ConsumePrefix(&message, ours)) continue;
     return absl::Status(

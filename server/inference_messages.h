@@ -6,12 +6,15 @@
 
 // The Open Inference Protocol's messages to lion.v1's and back. Pure functions.
 //
-// Inputs of a model, B sequences a call:
+// Inputs of a text model, B sequences a call:
 //   text             BYTES (B), or (B, 2) for pairs, UTF-8
 //   input_ids        INT64 (B, L), in the place of text; (L) is one sequence. INT32 is taken too, here and below
 //   attention_mask   INT64, shaped like input_ids: 1 where there is a token, and those stand together; 0 is padding,
 //                    which never runs. Left out = all tokens
 //   token_type_ids   INT64, shaped like input_ids. Left out = all 0
+// Inputs of an image model, one of them, B pictures a call:
+//   image            BYTES (B), encoded pictures (JPEG, PNG, WebP)
+//   pixels           FP32 (B, 3, S, S), already normalised: B pictures of one size
 // Outputs, one of them a call; the first that the model has where the call names none:
 //   embedding        FP32 (B, W)
 //   scores           FP32 (B, number of labels), in the order of the labels
@@ -38,8 +41,8 @@ struct InferQuery {
   v1::ClassifyRequest classify;
 };
 
-// Texts are moved out of request. NOT_FOUND for a version that the model has not; else INVALID_ARGUMENT naming the
-// protocol's field, and for a tensor its element.
+// Texts and encoded pictures are moved out of request. NOT_FOUND for a version that the model has not; else
+// INVALID_ARGUMENT naming the protocol's field, and for a tensor its element.
 absl::StatusOr<InferQuery> FromInfer(inference::ModelInferRequest* request, const ServedModel& model, int max_inputs);
 
 // An answer but for its output: of which model, and for which request.

@@ -6,29 +6,13 @@ What real clients of those wires make of it is tested in tests/clients/wires.
 """
 
 import hashlib
-import sys
 
 import grpc
 import numpy as np
 import pytest
-from grpc_tools import protoc
 
-from harness import HANG_SECONDS, ROOT, Oracle, Server, pb, refused, text_input, values
-
-
-def generate_stubs():
-    out = ROOT / "build/e2e/wires"
-    out.mkdir(parents=True, exist_ok=True)
-    files = ["tei/v1/tei.proto", "inference/open_inference_grpc.proto"]
-    assert protoc.main(["protoc", f"-I{ROOT / 'proto'}", f"--python_out={out}", f"--grpc_python_out={out}", *files]) == 0
-    sys.path.insert(0, str(out))
-
-
-generate_stubs()
-from inference import open_inference_grpc_pb2 as oip  # noqa: E402
-from inference import open_inference_grpc_pb2_grpc as oip_grpc  # noqa: E402
-from tei.v1 import tei_pb2 as tei  # noqa: E402
-from tei.v1 import tei_pb2_grpc as tei_grpc  # noqa: E402
+from harness import HANG_SECONDS, Oracle, Server, pb, refused, text_input, values
+from wires import infer, oip, oip_grpc, tei, tei_grpc
 
 FLAGS = ("--dtype=float32", "--parallel_max_tokens=64", "--max_batch_tokens=256")
 TEXTS = ["the lion is in", "serve", "", "an é of 日本語 and 🙂"]
@@ -47,10 +31,6 @@ def vectors(server):
 
 def tei_stub(server, service):
     return getattr(tei_grpc, f"{service}Stub")(server.channel())
-
-
-def infer(server, request, **options):
-    return oip_grpc.GRPCInferenceServiceStub(server.channel()).ModelInfer(request, timeout=HANG_SECONDS, **options)
 
 
 def text_request(texts, **fields):

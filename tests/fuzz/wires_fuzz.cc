@@ -2,8 +2,8 @@
 // SPDX-License-Identifier: Apache-2.0
 
 // Input: a byte that chooses, then a request of a wire of others: the JSON of POST /v1/embeddings (0) or /v1/classify
-// (1), a ModelInferRequest of the Open Inference Protocol (2), or text-embeddings-inference's Embed, EmbedAll, Predict,
-// PredictPair, Encode (3 to 7).
+// (1), a ModelInferRequest of the Open Inference Protocol to a text model (2) or an image model (10), or
+// text-embeddings-inference's Embed, EmbedAll, Predict, PredictPair, Encode (3 to 7).
 //
 // Whatever the bytes: refused in words, as INVALID_ARGUMENT or NOT_FOUND; or made into a request of lion.v1 that would
 // travel (its strings are UTF-8) and holds no more inputs than are allowed. A ModelInferRequest's texts are bytes: what
@@ -27,7 +27,7 @@ namespace {
 
 constexpr int kMaxInputs = 16;
 
-ServedModel Model() {
+ServedModel TextModel() {
   ServedModel model;
   model.name = "text";
   model.info.version = "0123456789ab";
@@ -42,15 +42,30 @@ ServedModel Model() {
   return model;
 }
 
+ServedModel ImageModel() {
+  ServedModel model = TextModel();
+  model.name = "image";
+  model.info.input = "image";
+  model.info.vocab_size = model.info.type_vocab_size = 0;
+  model.info.image_size = 8;
+  model.info.patch_size = 4;
+  return model;
+}
+
 void CheckRefusal(const absl::Status& status) {
   FUZZ_CHECK(absl::IsInvalidArgument(status) || absl::IsNotFound(status), status.ToString());
   FUZZ_CHECK(!status.message().empty(), "an error without words");
 }
 
 template <typename Request>
-void CheckInputs(const Request& request) {
+void CheckInputs(const Request& request, const ServedModel& model) {
   FUZZ_CHECK(!request.inputs().empty(), "no inputs");
   FUZZ_CHECK(request.inputs().size() <= kMaxInputs, "more inputs than are allowed");
+  for (const v1::Input& input : request.inputs()) {
+    FUZZ_CHECK((input.has_image() || input.has_pixels()) == (model.info.input == "image"), "not the model's kind");
+    FUZZ_CHECK(!input.has_pixels() || (!input.pixels().data().empty() && input.pixels().data().size() % 12 == 0),
+               "no pixels of three planes");
+  }
 }
 
 template <typename Request>
@@ -72,18 +87,17 @@ void CheckTei(std::string_view bytes) {
   }
 }
 
-void CheckInfer(std::string_view bytes) {
-  static const ServedModel* const model = new ServedModel(Model());
+void CheckInfer(std::string_view bytes, const ServedModel& model) {
   inference::ModelInferRequest theirs;
   if (!theirs.ParseFromArray(bytes.data(), static_cast<int>(bytes.size()))) return;
-  const absl::StatusOr<InferQuery> query = FromInfer(&theirs, *model, kMaxInputs);
+  const absl::StatusOr<InferQuery> query = FromInfer(&theirs, model, kMaxInputs);
   if (!query.ok()) {
     CheckRefusal(query.status());
     FUZZ_CHECK(!InInferenceWords(query.status()).message().empty(), "no words");
   } else if (query->scores) {
-    CheckInputs(query->classify);
+    CheckInputs(query->classify, model);
   } else {
-    CheckInputs(query->embed);
+    CheckInputs(query->embed, model);
   }
 }
 
@@ -91,6 +105,8 @@ void CheckInfer(std::string_view bytes) {
 }  // namespace lion
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  static const auto* const text = new lion::ServedModel(lion::TextModel());
+  static const auto* const image = new lion::ServedModel(lion::ImageModel());
   google::protobuf::SetLogHandler(nullptr);
   if (size == 0) return 0;
   const std::string_view bytes = lion::AsText(data + 1, size - 1);
@@ -112,7 +128,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
       }
       break;
     case 2:
-      lion::CheckInfer(bytes);
+      lion::CheckInfer(bytes, (data[0] & 8) != 0 ? *image : *text);
       break;
     case 3:
       lion::CheckTei<tei::v1::EmbedRequest, lion::v1::EmbedRequest>(bytes);

@@ -61,12 +61,22 @@ std::string RawTexts(std::initializer_list<std::string> texts) {
   return raw;
 }
 
-absl::StatusOr<InferQuery> Query(inference::ModelInferRequest request) {
-  return FromInfer(&request, TestModel(), kMaxInputs);
+ServedModel TestImageModel() {
+  ServedModel model = TestModel();
+  model.name = "vision";
+  model.info.input = "image";
+  model.info.vocab_size = model.info.type_vocab_size = 0;
+  model.info.image_size = 8;
+  model.info.patch_size = 4;
+  return model;
 }
 
-std::string Error(const inference::ModelInferRequest& request) {
-  const absl::StatusOr<InferQuery> query = Query(request);
+absl::StatusOr<InferQuery> Query(inference::ModelInferRequest request, const ServedModel& model = TestModel()) {
+  return FromInfer(&request, model, kMaxInputs);
+}
+
+std::string Error(const inference::ModelInferRequest& request, const ServedModel& model = TestModel()) {
+  const absl::StatusOr<InferQuery> query = Query(request, model);
   EXPECT_FALSE(query.ok());
   return std::string(query.status().message());
 }
@@ -193,8 +203,9 @@ TEST(FromInfer, BadIds) {
 TEST(FromInfer, BadInputs) {
   inference::ModelInferRequest request;
   EXPECT_EQ(Error(request), "inputs: one of text (BYTES) and input_ids (INT64) is needed");
-  Add("pixels", "FP32", {1}, &request);
-  EXPECT_EQ(Error(request), "inputs[0].name: 'pixels' is none of text, input_ids, attention_mask, token_type_ids");
+  Add("position_ids", "INT64", {1}, &request);
+  EXPECT_EQ(Error(request),
+            "inputs[0].name: 'position_ids' is none of text, input_ids, attention_mask, token_type_ids, image, pixels");
 
   request = Texts();
   AddTyped("attention_mask", {2}, {1, 1}, &request);
@@ -209,6 +220,98 @@ TEST(FromInfer, BadInputs) {
   EXPECT_THAT(Error(request), StartsWith("inputs: one of text"));
   (*request.mutable_inputs(0)->mutable_parameters())["shared_memory_region"].set_string_param("x");
   EXPECT_THAT(Error(request), StartsWith("text: is in shared memory"));
+}
+
+TEST(FromInfer, PixelsOfBothContents) {
+  const ServedModel model = TestImageModel();
+  std::vector<float> values(2 * 3 * 4 * 4);
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  inference::ModelInferRequest typed;
+  Add("pixels", "FP32", {2, 3, 4, 4}, &typed)
+      ->mutable_contents()
+      ->mutable_fp32_contents()
+      ->Add(values.begin(), values.end());
+  inference::ModelInferRequest raw;
+  AddRaw("pixels", "FP32", {2, 3, 4, 4}, values, &raw);
+  for (const inference::ModelInferRequest& request : {typed, raw}) {
+    const absl::StatusOr<InferQuery> query = Query(request, model);
+    ASSERT_TRUE(query.ok()) << query.status();
+    EXPECT_FALSE(query->scores);
+    ASSERT_EQ(query->embed.inputs_size(), 2);
+    for (int row = 0; row < 2; ++row) {
+      const std::string& data = query->embed.inputs(row).pixels().data();
+      ASSERT_EQ(data.size(), 48 * sizeof(float));
+      EXPECT_EQ(std::memcmp(data.data(), &values[row * 48], data.size()), 0) << row;
+    }
+  }
+}
+
+TEST(FromInfer, EncodedPicturesOfBothContents) {
+  inference::ModelInferRequest typed;
+  auto* contents = Add("image", "BYTES", {2}, &typed)->mutable_contents();
+  contents->add_bytes_contents("GIF");
+  contents->add_bytes_contents(std::string("\0\xff", 2));
+  typed.add_outputs()->set_name("scores");
+  inference::ModelInferRequest raw;
+  Add("image", "BYTES", {2, 1}, &raw);
+  raw.add_raw_input_contents(RawTexts({"GIF", std::string("\0\xff", 2)}));
+  raw.add_outputs()->set_name("scores");
+  for (const inference::ModelInferRequest& request : {typed, raw}) {
+    const absl::StatusOr<InferQuery> query = Query(request, TestImageModel());
+    ASSERT_TRUE(query.ok()) << query.status();
+    EXPECT_TRUE(query->scores);
+    ASSERT_EQ(query->classify.inputs_size(), 2);
+    EXPECT_EQ(query->classify.inputs(0).image(), "GIF");
+    EXPECT_EQ(query->classify.inputs(1).image(), std::string("\0\xff", 2));
+  }
+}
+
+TEST(FromInfer, BadPixels) {
+  const ServedModel model = TestImageModel();
+  const auto with = [&](const char* datatype, std::initializer_list<int64_t> shape, size_t num_bytes) {
+    inference::ModelInferRequest request;
+    AddRaw("pixels", datatype, shape, std::vector<char>(num_bytes), &request);
+    return Error(request, model);
+  };
+  EXPECT_EQ(with("FP64", {1, 3, 1, 1}, 24), "pixels: datatype 'FP64'; it must be FP32");
+  EXPECT_EQ(with("FP32", {3, 4, 4}, 192), "pixels: shape [3, 4, 4]; it must be (B, 3, S, S)");
+  EXPECT_EQ(with("FP32", {1, 4, 4, 3}, 192), "pixels: shape [1, 4, 4, 3]; it must be (B, 3, S, S)");
+  EXPECT_EQ(with("FP32", {1, 3, 4, 8}, 384), "pixels: shape [1, 3, 4, 8]; it must be (B, 3, S, S)");
+  EXPECT_EQ(with("FP32", {1, 3, 0, 0}, 0), "pixels: shape [1, 3, 0, 0]; it must be (B, 3, S, S)");
+  EXPECT_EQ(with("FP32", {1, 3, -4, -4}, 192), "pixels: shape [1, 3, -4, -4]; it must be (B, 3, S, S)");
+  EXPECT_EQ(with("FP32", {5, 3, 1, 1}, 60), "pixels: shape [5, 3, 1, 1] is 5 pictures; a call has 1 to 4 (max_inputs)");
+  EXPECT_EQ(with("FP32", {0, 3, 1, 1}, 0), "pixels: shape [0, 3, 1, 1] is 0 pictures; a call has 1 to 4 (max_inputs)");
+  EXPECT_EQ(with("FP32", {1, 3, 1, 1}, 13), "pixels: 13 raw bytes are no whole number of FP32 elements");
+  EXPECT_EQ(with("FP32", {1, 3, 2, 2}, 12), "pixels: shape [1, 3, 2, 2] does not hold the 3 elements that were sent");
+  constexpr int64_t kHuge = int64_t{1} << 31;
+  EXPECT_THAT(with("FP32", {4, 3, kHuge, kHuge}, 12), HasSubstr("does not hold the 3 elements that were sent"));
+}
+
+TEST(FromInfer, BadPictures) {
+  const ServedModel model = TestImageModel();
+  const auto with = [&](const char* datatype, std::initializer_list<int64_t> shape, const std::string& raw) {
+    inference::ModelInferRequest request;
+    Add("image", datatype, shape, &request);
+    request.add_raw_input_contents(raw);
+    return Error(request, model);
+  };
+  EXPECT_EQ(with("UINT8", {1}, "1"), "image: datatype 'UINT8'; it must be BYTES");
+  EXPECT_EQ(with("BYTES", {1, 2}, RawTexts({"a", "b"})), "image: shape [1, 2]; it must be (B)");
+  EXPECT_EQ(with("BYTES", {5}, ""), "image: shape [5] is 5 pictures; a call has 1 to 4 (max_inputs)");
+  EXPECT_EQ(with("BYTES", {2}, RawTexts({"a"})), "image: shape [2] does not hold the 1 elements that were sent");
+  EXPECT_EQ(with("BYTES", {1}, RawTexts({"abc"}).substr(0, 6)), "image: element 0 has 3 bytes, of which 2 were sent");
+}
+
+TEST(FromInfer, AnInputOfTheOtherKindIsRefusedNamingBoth) {
+  EXPECT_EQ(Error(Texts(), TestImageModel()), "text: model vision takes image, not text");
+  inference::ModelInferRequest request;
+  EXPECT_EQ(Error(request, TestImageModel()), "inputs: one of image (BYTES) and pixels (FP32) is needed");
+  Add("pixels", "FP32", {1, 3, 1, 1}, &request);
+  EXPECT_EQ(Error(request), "pixels: model text takes text, not image");
+  Add("image", "BYTES", {1}, &request);
+  EXPECT_EQ(Error(request, TestImageModel()), "inputs: one of image (BYTES) and pixels (FP32) is needed");
+  request.mutable_inputs(1)->set_name("attention_mask");
+  EXPECT_EQ(Error(request, TestImageModel()), "attention_mask: model vision takes image, not text");
 }
 
 TEST(FromInfer, Parameters) {
@@ -313,6 +416,26 @@ TEST(InferMetadata, ListsWhatTheModelHas) {
   EXPECT_EQ(metadata.properties_size(), 0);
 }
 
+TEST(InferMetadata, AnImageModelTakesPictures) {
+  ServedModel model = TestImageModel();
+  inference::ModelMetadataResponse metadata = InferMetadata(model);
+  ASSERT_EQ(metadata.inputs_size(), 1);  // without a preprocessor
+  EXPECT_EQ(metadata.inputs(0).name(), "pixels");
+  EXPECT_EQ(metadata.inputs(0).datatype(), "FP32");
+  EXPECT_THAT(metadata.inputs(0).shape(), ElementsAre(-1, 3, -1, -1));
+  const absl::StatusOr<ImagePreprocessor> preprocessor = ImagePreprocessor::Parse(
+      R"({"size": {"height": 8, "width": 8}, "image_mean": 0.5, "image_std": 0.25})", "preprocessor_config.json");
+  ASSERT_TRUE(preprocessor.ok()) << preprocessor.status();
+  model.preprocessor = &*preprocessor;
+  model.info.image_size_fixed = true;
+  metadata = InferMetadata(model);
+  ASSERT_EQ(metadata.inputs_size(), 2);
+  EXPECT_EQ(metadata.inputs(0).name(), "image");
+  EXPECT_EQ(metadata.inputs(0).datatype(), "BYTES");
+  EXPECT_THAT(metadata.inputs(0).shape(), ElementsAre(-1));
+  EXPECT_THAT(metadata.inputs(1).shape(), ElementsAre(-1, 3, 8, 8));
+}
+
 TEST(InInferenceWords, NamesTheirFields) {
   const auto words = [](const char* message) {
     return std::string(InInferenceWords(absl::InvalidArgumentError(message)).message());
@@ -321,6 +444,9 @@ TEST(InInferenceWords, NamesTheirFields) {
   EXPECT_EQ(words("inputs[3].text_pair: 9 tokens; options.truncation RIGHT or LEFT cuts instead"),
             "text[3]: 9 tokens; the parameter truncation \"right\" or \"left\" cuts instead");
   EXPECT_EQ(words("inputs[0].token_ids.ids: is empty"), "input_ids[0]: is empty");
+  EXPECT_EQ(words("inputs[2].image: is empty"), "image[2]: is empty");
+  EXPECT_EQ(words("inputs[1].pixels.data: value 7 is not finite"), "pixels[1]: value 7 is not finite");
+  EXPECT_EQ(words("inputs[1].pixels: 9 tokens"), "pixels[1]: 9 tokens");
   EXPECT_EQ(words("dimensions: 9 is above"), "parameters.dimensions: 9 is above");
   EXPECT_EQ(words("options.chunk_tokens: 9 is above"), "parameters.chunk_tokens: 9 is above");
   EXPECT_EQ(words("model: no model 'x'"), "model_name: no model 'x'");
