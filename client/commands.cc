@@ -4,17 +4,14 @@
 #include "client/commands.h"
 
 #include <algorithm>
+#include <climits>
 #include <memory>
 #include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
-#include "absl/strings/strip.h"
 #include "absl/time/clock.h"
 #include "client/bench.h"
 #include "client/client.h"
@@ -22,10 +19,10 @@
 #include "client/documents.h"
 #include "client/flags.h"
 #include "client/inputs.h"
+#include "client/model_info.h"
 #include "client/outputs.h"
 #include "client/pipeline.h"
 #include "client/progress.h"
-#include "nlohmann/json.hpp"
 
 namespace lion::client {
 namespace {
@@ -70,6 +67,13 @@ const v1::ModelInfo* FindModel(const v1::ListModelsResponse& models, const std::
   return nullptr;
 }
 
+// Tokens of an encoded picture; 0 = the model takes none.
+int64_t PreparedTokens(const v1::ModelInfo& model) {
+  if (model.image().patch_size() == 0 || model.image().prepared_size() == 0) return 0;
+  const int64_t patches_a_side = model.image().prepared_size() / model.image().patch_size();
+  return 1 + patches_a_side * patches_a_side;
+}
+
 int64_t TokensOf(const v1::EmbedResult& result) { return result.token_count(); }
 int64_t TokensOf(const v1::ClassifyResult& result) { return result.token_count(); }
 int64_t TokensOf(const v1::TokenizeResult& result) { return result.ids_size(); }
@@ -98,6 +102,10 @@ int RunRows(CommandLine line, Client* client, const typename Rpc::Request& reque
       line.pipeline.max_batch_bytes =
           std::min(line.pipeline.max_batch_bytes,
                    static_cast<int64_t>(std::min<uint64_t>(model->max_request_tokens(), INT64_MAX)));
+    }
+    if (const int64_t tokens = PreparedTokens(*model); tokens > 0) {  // a picture's bytes do not tell its tokens
+      const int64_t most = static_cast<int64_t>(std::min<uint64_t>(model->max_request_tokens() / tokens, INT_MAX));
+      line.pipeline.batch_size = static_cast<int>(std::clamp<int64_t>(most, 1, line.pipeline.batch_size));
     }
     line.output.default_width =
         static_cast<int>(line.embed.dimensions() > 0 ? line.embed.dimensions() : model->embedding_dimensions());
@@ -177,58 +185,6 @@ int RunRows(CommandLine line, Client* client, const typename Rpc::Request& reque
                                       " inputs failed", line.keep_going ? "" : "; stopped at the first"));
   }
   return exit_code;
-}
-
-std::string ModelText(const v1::ModelInfo& model, bool is_default) {
-  std::string text = absl::StrCat(model.name(), is_default ? "  (default)" : "", "\n");
-  const auto add = [&](absl::string_view name, absl::string_view value) {
-    absl::StrAppendFormat(&text, "  %-15s %s\n", name, value);
-  };
-  const std::string pooling = absl::AsciiStrToLower(absl::StripPrefix(v1::Pooling_Name(model.pooling()), "POOLING_"));
-  add("version", model.version());
-  add("model", absl::StrCat(model.variant(), ", ", model.input(), ", ", model.dtype(), " on ", model.device()));
-  add("embeds", model.embeds() ? absl::StrCat(WithCommas(model.embedding_dimensions()), " dimensions, pooling ",
-                                              pooling, model.normalize() ? ", normalised" : ", not normalised")
-                               : "no");
-  constexpr int kShown = 8;
-  const int shown = std::min(model.labels_size(), kShown);
-  add("classifies", model.classifies()
-                        ? absl::StrCat(WithCommas(model.labels_size()), " labels: ",
-                                       absl::StrJoin(model.labels().begin(), model.labels().begin() + shown, ", "),
-                                       model.labels_size() > shown ? ", …" : "")
-                        : "no");
-  add("mode", absl::StrCat("parallel up to ", WithCommas(model.parallel_max_tokens()), " tokens, then chunked by ",
-                           WithCommas(model.chunk_tokens())));
-  add("a sequence", absl::StrCat("up to ", WithCommas(model.max_sequence_tokens()), " tokens"));
-  add("a call", absl::StrCat("up to ", WithCommas(model.max_inputs()), " inputs, ",
-                             WithCommas(static_cast<int64_t>(model.max_request_tokens())), " tokens, ",
-                             WithCommas(static_cast<int64_t>(model.max_message_bytes())), " bytes"));
-  add("the queue", absl::StrCat("up to ", WithCommas(static_cast<int64_t>(model.max_queue_tokens())), " tokens"));
-  return text;
-}
-
-std::string ModelJson(const v1::ModelInfo& model) {
-  const nlohmann::ordered_json json = {
-      {"name", model.name()},
-      {"version", model.version()},
-      {"variant", model.variant()},
-      {"input", model.input()},
-      {"dtype", model.dtype()},
-      {"device", model.device()},
-      {"embeds", model.embeds()},
-      {"embedding_dimensions", model.embedding_dimensions()},
-      {"pooling", absl::AsciiStrToLower(absl::StripPrefix(v1::Pooling_Name(model.pooling()), "POOLING_"))},
-      {"normalize", model.normalize()},
-      {"classifies", model.classifies()},
-      {"labels", std::vector<std::string>(model.labels().begin(), model.labels().end())},
-      {"max_sequence_tokens", model.max_sequence_tokens()},
-      {"parallel_max_tokens", model.parallel_max_tokens()},
-      {"chunk_tokens", model.chunk_tokens()},
-      {"max_inputs", model.max_inputs()},
-      {"max_request_tokens", model.max_request_tokens()},
-      {"max_message_bytes", model.max_message_bytes()},
-      {"max_queue_tokens", model.max_queue_tokens()}};
-  return json.dump(-1, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
 int RunModels(const CommandLine& line, Client* client, const Streams& streams) {

@@ -3,10 +3,13 @@
 
 #include "server/list_models.h"
 
+#include <algorithm>
+#include <cmath>
 #include <string>
 
 #include "absl/time/time.h"
 #include "google/protobuf/duration.pb.h"
+#include "model/types.h"
 #include "server/answer.h"
 
 namespace lion {
@@ -30,6 +33,29 @@ v1::ConnectionLimits ToProto(const ConnectionLimits& limits) {
   out.set_max_memory_bytes(static_cast<uint64_t>(limits.max_memory_bytes));
   FillDuration(limits.keepalive_interval, out.mutable_keepalive_interval());
   FillDuration(limits.min_ping_interval, out.mutable_min_ping_interval());
+  return out;
+}
+
+// The largest S whose tokens a row may have.
+int64_t MaxImageSize(const ServedModel& model) {
+  if (model.info.image_size_fixed) return model.info.image_size;
+  const auto num_patches = static_cast<double>(std::max<int64_t>(model.max_sequence_tokens - 1, 0));
+  auto patches_a_side = static_cast<int64_t>(std::sqrt(num_patches));
+  if (1 + patches_a_side * patches_a_side > model.max_sequence_tokens) --patches_a_side;  // the root was rounded up
+  return std::max<int64_t>(patches_a_side, 0) * model.info.patch_size;
+}
+
+v1::ImageInfo ToProto(const ServedModel& model, const ServiceLimits& limits) {
+  v1::ImageInfo out;
+  out.set_size(static_cast<uint32_t>(model.info.image_size));
+  out.set_patch_size(static_cast<uint32_t>(model.info.patch_size));
+  out.set_max_size(static_cast<uint32_t>(MaxImageSize(model)));
+  out.set_size_fixed(model.info.image_size_fixed);
+  out.set_channels(static_cast<uint32_t>(kImageChannels));
+  out.set_max_image_pixels(static_cast<uint64_t>(limits.max_image_pixels));
+  if (model.preprocessor == nullptr) return out;
+  out.set_prepared_size(static_cast<uint32_t>(model.preprocessor->size()));
+  for (const char* type : {"image/jpeg", "image/png", "image/webp"}) out.add_media_types(type);  // DecodeImage's
   return out;
 }
 
@@ -64,6 +90,7 @@ v1::ListModelsResponse ListModels(const std::vector<ServedModel>& models, const 
     out->set_max_queue_bytes(static_cast<uint64_t>(limits.max_queue_bytes));
     out->set_max_memory_bytes(static_cast<uint64_t>(limits.max_memory_bytes));
     *out->mutable_connection_limits() = connection_limits;
+    if (info.input == "image") *out->mutable_image() = ToProto(model, limits);
   }
   return response;
 }

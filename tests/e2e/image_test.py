@@ -16,6 +16,7 @@ import safetensors.numpy
 from PIL import Image
 
 import models
+import wires
 from harness import BINARY, HANG_SECONDS, ORACLE, Server, assert_close, ids_input, pb, refused, text_input, values
 
 NAMES = ("image-lit-normal-pos-mean", "image-decay-normal-nopos-mean", "image-decay-s-nopos-cls", "image-selective-normal-pos-cls",
@@ -86,7 +87,11 @@ def test_features_and_logits(server, name, mode, chunk):
 def test_list_models(server):
     found = {m.name: m for m in server.call("ListModels", pb.ListModelsRequest()).models}
     assert [(found[n].input, found[n].variant, found[n].embedding_dimensions) for n in NAMES] == [("image", v, 48) for v in VARIANTS]
-    assert found["text"].input == "text"
+    assert found["text"].input == "text" and not found["text"].HasField("image")
+    vision, fixed = found["vision"].image, found["image-lit-normal-pos-mean"].image
+    assert (vision.size, vision.patch_size, vision.max_size, vision.size_fixed, vision.channels) == (S, PATCH, 17 * PATCH, False, 3)
+    assert (vision.prepared_size, vision.media_types, vision.max_image_pixels) == (S, ["image/jpeg", "image/png", "image/webp"], 1000000)
+    assert (fixed.max_size, fixed.size_fixed, fixed.prepared_size, fixed.media_types) == (S, True, 0, [])
     assert found["image-lit-normal-pos-mean"].max_sequence_tokens == TOKENS and found["vision"].max_sequence_tokens == 300
 
 
@@ -157,6 +162,71 @@ def test_a_preprocessor_that_cannot_be_followed_is_refused_at_load(tmp_path, cha
     assert all(word in ended.stderr for word in words), ended.stderr
 
 
+# ---------------------------------------------------------------------------------------------- the Open Inference Protocol
+
+
+def tensor(name, datatype, *shape, **contents):
+    made = wires.oip.ModelInferRequest.InferInputTensor(name=name, datatype=datatype, shape=shape)
+    for kind, elements in contents.items():
+        getattr(made.contents, kind).extend(elements)
+    return made
+
+
+def infer(server, made, raw=None, model="vision", **fields):
+    """The one output as an array, from typed contents, or from raw ones if those were sent."""
+    raws = [] if raw is None else [raw]
+    answer = wires.infer(server, wires.oip.ModelInferRequest(model_name=model, inputs=[made], raw_input_contents=raws, **fields))
+    flat = answer.outputs[0].contents.fp32_contents if raw is None else np.frombuffer(answer.raw_output_contents[0], "<f4")
+    return np.array(flat, np.float32).reshape(answer.outputs[0].shape)
+
+
+def test_infer_gives_what_embed_and_classify_give(server):
+    pixels = np.random.default_rng(3).standard_normal((3, 3, 40, 40)).astype("<f4")
+    files = [encoded(picture(64, 48)), encoded(picture(300, 200, 2), "JPEG")]
+    by_file = b"".join(len(f).to_bytes(4, "little") + f for f in files)
+    scores = {"outputs": [wires.oip.ModelInferRequest.InferRequestedOutputTensor(name="scores")]}
+    for inputs, typed, raw in (([pixels_input(p) for p in pixels], {"fp32_contents": pixels.ravel()}, pixels.tobytes()),
+                               ([pb.Input(image=f) for f in files], {"bytes_contents": files}, by_file)):
+        given = ("image", "BYTES", 2) if "bytes_contents" in typed else ("pixels", "FP32", *pixels.shape)
+        vectors = np.array([values(r.vectors[0]) for r in embed(server, inputs).results])
+        rows = server.call("Classify", pb.ClassifyRequest(model="vision", inputs=inputs)).results
+        logits = np.array([[s.score for s in sorted(r.scores, key=lambda s: s.index)] for r in rows], np.float32)
+        np.testing.assert_array_equal(infer(server, tensor(*given, **typed)), vectors)
+        np.testing.assert_array_equal(infer(server, tensor(*given), raw), vectors)
+        np.testing.assert_array_equal(infer(server, tensor(*given, **typed), **scores), logits)
+        np.testing.assert_array_equal(infer(server, tensor(*given), raw, **scores), logits)
+
+
+@pytest.mark.parametrize("model,made,raw,begins", [
+    ("vision", tensor("image", "BYTES", 1, bytes_contents=[b"GIF89a"]), None, "image[0]: is neither JPEG, PNG nor WebP"),
+    ("vision", tensor("image", "BYTES", 1, bytes_contents=[encoded(Image.new("1", (1001, 1000)))]), None, "image[0]: 1001 x 1000 pixels"),
+    ("vision", tensor("image", "BYTES", 2), (9).to_bytes(4, "little"), "image: element 0 has 9 bytes, of which 0 were sent"),
+    ("vision", tensor("pixels", "FP32", 1, 3, 12, 12, fp32_contents=[0] * 432), None, "pixels[0]: S is 12, not a multiple of the patch size 8"),
+    ("vision", tensor("pixels", "FP32", 1, 3, 144, 144), bytes(12 * 144 ** 2), "pixels[0]: S is 144, which is 325 tokens, the limit is 300"),
+    ("vision", tensor("pixels", "FP32", 1, 3, 8, 8, fp32_contents=[float("inf")] * 192), None, "pixels[0]: value 0 is not finite"),
+    ("vision", tensor("pixels", "FP32", 1, 3, 8, 16), bytes(12 * 128), "pixels: shape [1, 3, 8, 16]; it must be (B, 3, S, S)"),
+    ("vision", tensor("pixels", "FP32", 1025, 3, 8, 8), b"", "pixels: shape [1025, 3, 8, 8] is 1025 pictures; a call has 1 to 1024 (max_inputs)"),
+    ("vision", tensor("text", "BYTES", 1, bytes_contents=[b"a cat"]), None, "text: model vision takes image, not text"),
+    ("text", tensor("pixels", "FP32", 1, 3, 8, 8), bytes(768), "pixels: model text takes text, not image"),
+    (NAMES[0], tensor("image", "BYTES", 1, bytes_contents=[b"x"]), None, f"image[0]: model {NAMES[0]} has no preprocessor_config.json; send pixels"),
+    (NAMES[0], tensor("pixels", "FP32", 1, 3, 8, 8), bytes(768), f"pixels[0]: S is 8; model {NAMES[0]} takes S = 32 only"),
+])
+def test_infer_refuses_in_its_own_words(server, model, made, raw, begins):
+    with refused(grpc.StatusCode.INVALID_ARGUMENT, begins=begins):
+        infer(server, made, raw, model)
+
+
+def test_metadata_shows_the_tensors(server):
+    stub = wires.oip_grpc.GRPCInferenceServiceStub(server.channel())
+
+    def inputs(model):
+        metadata = stub.ModelMetadata(wires.oip.ModelMetadataRequest(name=model), timeout=HANG_SECONDS)
+        return [(t.name, t.datatype, list(t.shape)) for t in metadata.inputs]
+
+    assert inputs("vision") == [("image", "BYTES", [-1]), ("pixels", "FP32", [-1, 3, -1, -1])]
+    assert inputs(NAMES[0]) == [("pixels", "FP32", [-1, 3, S, S])]  # positions, no preprocessor
+
+
 # --------------------------------------------------------------------------------------------------------- the sample client
 
 
@@ -197,6 +267,18 @@ def test_client_classifies_pictures(server, album):
     header, *rows = ended.stdout.splitlines()
     assert header == "index,source,token_count,mode,truncated,error,rank,label,label_index,score"
     assert [row.split(",")[1] for row in rows] == [str(album / "b.PNG"), str(album / "c.webp"), str(album / "deeper" / "a.jpg")]
+
+
+def test_client_shows_what_pictures_a_model_takes(server):
+    ended = client(server, "models")
+    assert ended.returncode == 0, ended.stderr
+    assert "  pictures        jpeg, png, webp of up to 1,000,000 pixels, brought to 32 x 32\n" in ended.stdout
+    assert "  pixels          3 x S x S, S = 32 in training, any multiple of 8 up to 136\n" in ended.stdout
+    assert "  pictures        no: pixels only" in ended.stdout and "  pixels          3 x S x S, S = 32 only\n" in ended.stdout
+    assert "  a connection    up to 4,096 calls at once; " in ended.stdout and "  long rows       up to " in ended.stdout
+    shown = {model["name"]: model for model in map(json.loads, client(server, "models", "--format=jsonl").stdout.splitlines())}
+    assert shown["vision"]["image"]["prepared_size"] == S and shown["text"]["image"] is None
+    assert shown["vision"]["connection_limits"]["max_calls"] == 4096
 
 
 def test_client_says_which_picture_failed(server, album, tmp_path):

@@ -3,15 +3,39 @@
 
 #include "server/list_models.h"
 
+#include <algorithm>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
+#include "google/protobuf/message.h"
 #include "gtest/gtest.h"
+#include "model/image_input/preprocessor.h"
 #include "tests/server/test_server.h"
 
 namespace lion {
 namespace {
+
+// Says each field of message that is left unset, but for repeated ones and those named.
+void ExpectAllSet(const google::protobuf::Message& message, const std::vector<std::string>& but = {}) {
+  const auto* descriptor = message.GetDescriptor();
+  for (int i = 0; i < descriptor->field_count(); ++i) {
+    const auto* field = descriptor->field(i);
+    if (field->is_repeated() || std::count(but.begin(), but.end(), field->name()) > 0) continue;
+    EXPECT_TRUE(message.GetReflection()->HasField(message, field)) << field->name();
+  }
+}
+
+ServedModel TestImageModel() {
+  ServedModel model;
+  model.name = "vision";
+  model.info = TestModelInfo();
+  model.info.input = "image";
+  model.info.image_size = 224;
+  model.info.patch_size = 16;
+  model.max_sequence_tokens = 1000;
+  return model;
+}
 
 TEST(ListModelsTest, EveryFieldIsFilled) {
   ServedModel first;
@@ -80,13 +104,51 @@ TEST(ListModelsTest, EveryFieldIsFilled) {
   EXPECT_EQ(b.pooling(), v1::POOLING_CLS);
   EXPECT_FALSE(b.normalize());
   EXPECT_EQ(b.dtype(), "bfloat16");
-  // Nothing that the proto has is left unset.
-  const auto* descriptor = a.GetDescriptor();
-  for (int i = 0; i < descriptor->field_count(); ++i) {
-    const auto* field = descriptor->field(i);
-    if (field->is_repeated()) continue;
-    EXPECT_TRUE(a.GetReflection()->HasField(a, field)) << field->name();
-  }
+  ExpectAllSet(a, {"image"});
+}
+
+TEST(ListModelsTest, AnImageModelSaysWhatPicturesItTakes) {
+  const absl::StatusOr<ImagePreprocessor> preprocessor = ImagePreprocessor::Parse(
+      R"({"size": {"height": 256, "width": 256}, "image_mean": 0.5, "image_std": 0.25})", "preprocessor_config.json");
+  ASSERT_TRUE(preprocessor.ok()) << preprocessor.status();
+  ServedModel prepared = TestImageModel();
+  prepared.preprocessor = &*preprocessor;
+  ServedModel fixed = prepared;
+  fixed.info.image_size_fixed = true;
+  ServiceLimits limits;
+  limits.max_image_pixels = int64_t{9} << 32;
+
+  const v1::ListModelsResponse response = ListModels({prepared, fixed, TestImageModel()}, limits, ConnectionLimits());
+  const v1::ImageInfo& a = response.models(0).image();
+  EXPECT_EQ(a.size(), 224);
+  EXPECT_EQ(a.patch_size(), 16);
+  EXPECT_EQ(a.max_size(), 31 * 16);  // 1 + 31^2 = 962 tokens; 32 x 32 patches would be 1,025
+  EXPECT_FALSE(a.size_fixed());
+  EXPECT_EQ(a.channels(), 3);
+  EXPECT_EQ(a.prepared_size(), 256);
+  EXPECT_THAT(a.media_types(), testing::ElementsAre("image/jpeg", "image/png", "image/webp"));
+  EXPECT_EQ(a.max_image_pixels(), uint64_t{9} << 32);
+  EXPECT_EQ(response.models(1).image().max_size(), 224);
+  ExpectAllSet(response.models(1).image());
+  EXPECT_EQ(response.models(2).image().prepared_size(), 0);  // without a preprocessor
+  EXPECT_EQ(response.models(2).image().media_types_size(), 0);
+}
+
+TEST(ListModelsTest, TheLargestPictureHasNoMoreTokensThanARow) {
+  ServedModel model = TestImageModel();
+  const auto max_size = [&](int64_t max_sequence_tokens) {
+    model.max_sequence_tokens = max_sequence_tokens;
+    return ListModels({model}, ServiceLimits(), ConnectionLimits()).models(0).image().max_size();
+  };
+  EXPECT_EQ(max_size(1), 0);
+  EXPECT_EQ(max_size(2), 16);
+  EXPECT_EQ(max_size(4), 16);
+  EXPECT_EQ(max_size(5), 32);
+  EXPECT_EQ(max_size(196), 13 * 16);
+  EXPECT_EQ(max_size(197), 224);
+  EXPECT_EQ(max_size(131'072), 362 * 16);
+  EXPECT_EQ(max_size((int64_t{1} << 24) + 1), 4096 * 16);
+  EXPECT_EQ(max_size(int64_t{1} << 24), 4095 * 16);
 }
 
 TEST(ListModelsTest, WhatHasNoLimitIsNotSet) {
@@ -98,6 +160,7 @@ TEST(ListModelsTest, WhatHasNoLimitIsNotSet) {
   EXPECT_FALSE(limits.has_max_age());
   EXPECT_FALSE(limits.has_max_age_grace());
   EXPECT_EQ(limits.max_calls(), 4096);
+  EXPECT_FALSE(response.models(0).has_image());  // a text model
 }
 
 }  // namespace

@@ -93,6 +93,14 @@ def test_the_asyncio_client_too(server, client, picture, tmp_path):
     np.testing.assert_array_equal(asyncio.run(embed()).vectors, client.embed(forms(picture, tmp_path)).vectors)
 
 
+def test_list_models_tells_what_pictures_and_connections_may_be(client):
+    (model,) = client.list_models()
+    assert model.image == lion_serve.ImageInfo(S, 8, 2896, False, 3, S, ("image/jpeg", "image/png", "image/webp"), 50_000_000)
+    assert model.max_queue_bytes == 256 << 20 and model.max_memory_bytes > 0
+    limits = model.connection_limits
+    assert (limits.max_calls, limits.max_idle, limits.keepalive_interval, limits.min_ping_interval) == (4096, None, 300, 10)
+
+
 def test_a_picture_that_is_none_fails_alone(client, picture, tmp_path):
     found = client.embed([png(picture), b"GIF89a", tmp_path / "missing.png"], on_error="return")
     assert [error.index for error in found.errors] == [1, 2]

@@ -16,9 +16,11 @@ from lion_serve.client import Client
 from lion_serve.errors import LionError, RowError, RowsFailed
 from lion_serve.types import (
     Classification,
+    ConnectionLimits,
     Document,
     Embedding,
     Embeddings,
+    ImageInfo,
     Input,
     LabelScore,
     ModelInfo,
@@ -31,9 +33,11 @@ __all__ = [
     "AsyncClient",
     "Classification",
     "Client",
+    "ConnectionLimits",
     "Document",
     "Embedding",
     "Embeddings",
+    "ImageInfo",
     "Input",
     "LabelScore",
     "LionError",

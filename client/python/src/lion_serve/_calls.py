@@ -386,6 +386,35 @@ def read_tokens(results: Sequence[Any]) -> list[types.Tokens]:
     ]
 
 
+def _connection_limits(limits: Any) -> types.ConnectionLimits:
+    def seconds(name: str) -> float | None:
+        duration = getattr(limits, name)
+        return duration.seconds + duration.nanos / 1e9 if limits.HasField(name) else None
+
+    return types.ConnectionLimits(
+        max_calls=limits.max_calls,
+        max_idle=seconds("max_idle"),
+        max_age=seconds("max_age"),
+        max_age_grace=seconds("max_age_grace"),
+        max_memory_bytes=limits.max_memory_bytes,
+        keepalive_interval=seconds("keepalive_interval"),
+        min_ping_interval=seconds("min_ping_interval"),
+    )
+
+
+def _image_info(image: Any) -> types.ImageInfo:
+    return types.ImageInfo(
+        size=image.size,
+        patch_size=image.patch_size,
+        max_size=image.max_size,
+        size_fixed=image.size_fixed,
+        channels=image.channels,
+        prepared_size=image.prepared_size,
+        media_types=tuple(image.media_types),
+        max_image_pixels=image.max_image_pixels,
+    )
+
+
 def read_models(response: Any) -> list[types.ModelInfo]:
     return [
         types.ModelInfo(
@@ -408,6 +437,10 @@ def read_models(response: Any) -> list[types.ModelInfo]:
             max_request_tokens=m.max_request_tokens,
             max_message_bytes=m.max_message_bytes,
             max_queue_tokens=m.max_queue_tokens,
+            max_queue_bytes=m.max_queue_bytes,
+            max_memory_bytes=m.max_memory_bytes,
+            connection_limits=_connection_limits(m.connection_limits) if m.HasField("connection_limits") else None,
+            image=_image_info(m.image) if m.HasField("image") else None,
         )
         for m in response.models
     ]

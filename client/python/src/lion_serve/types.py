@@ -168,6 +168,33 @@ class Tokens:
 
 
 @dataclasses.dataclass(frozen=True)
+class ConnectionLimits:
+    """What one connection may take. Durations are seconds; None = no limit."""
+
+    max_calls: int  # at once, streams too
+    max_idle: float | None  # then a connection without a call is closed
+    max_age: float | None  # then it is told to end, give or take a tenth
+    max_age_grace: float | None  # then its calls are cut
+    max_memory_bytes: int  # of all connections and incoming messages together
+    keepalive_interval: float | None  # a silent connection with calls is asked for a sign of life
+    min_ping_interval: float | None  # clients that ping more often are sent away
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageInfo:
+    """What pictures an image model takes. One of S x S pixels is 1 + (S / patch_size)^2 tokens."""
+
+    size: int  # S of the pictures that the model was trained on
+    patch_size: int  # S of pixels is a multiple of it
+    max_size: int  # the largest S of pixels
+    size_fixed: bool  # S of pixels is size, and nothing else
+    channels: int  # planes of pixels
+    prepared_size: int  # S that encoded pictures are brought to; 0 = the model takes pixels only
+    media_types: tuple[str, ...]  # of encoded pictures: image/jpeg, ...; empty = the model takes pixels only
+    max_image_pixels: int  # width times height of an encoded picture
+
+
+@dataclasses.dataclass(frozen=True)
 class ModelInfo:
     """What is served under one name, and its limits."""
 
@@ -190,3 +217,7 @@ class ModelInfo:
     max_request_tokens: int
     max_message_bytes: int
     max_queue_tokens: int
+    max_queue_bytes: int = 0  # texts that wait to be tokenized, encoded pictures to be decoded; 0 = an older server
+    max_memory_bytes: int = 0  # of long rows together; 0 = no limit
+    connection_limits: ConnectionLimits | None = None  # None = an older server
+    image: ImageInfo | None = None  # None = a text model
