@@ -169,6 +169,11 @@ def test_threads_follow_the_pods_cores_not_the_nodes(limit, request_, threads):
     assert [a for a in args if "tokenizer_threads" in a] == ([f"--tokenizer_threads={max(1, threads // 2)}"] if threads else [])
 
 
+def test_the_largest_picture():
+    assert not [a for a in server(render())["args"] if "max_image_pixels" in a]  # 0: the server's own
+    assert "--max_image_pixels=200000000" in server(render("--set=server.maxImagePixels=200000000"))["args"]
+
+
 def test_models_from_everywhere():
     assert "volumes" not in pod(render())
     (volume,) = pod(values("cpu"))["volumes"]
@@ -285,6 +290,7 @@ def test_notes_name_the_way_in(tmp_path):
     (["server.device=gpu"], "server.device"),
     (["server.maxInputs=-1"], "server.maxInputs"),
     (["server.parallelMaxTokens=20000"], "server.parallelMaxTokens"),
+    (["server.maxImagePixels=2147483649"], "server.maxImagePixels"),
     (["sever.mode=auto"], "sever"),
     (["models[0].name=unknown", "models[0].path=/m"], "models.0.name"),
     (["models[0].name=a b", "models[0].path=/m"], "models.0.name"),
