@@ -148,13 +148,14 @@ void Reloader::ReloadModels(bool requested) {
 // In force first, then counted, then said: whoever has seen the line finds both.
 void Reloader::ReloadApiKeys() {
   absl::StatusOr<ApiKeys> keys = ApiKeys::ReadFile(options_.api_key_file);
+  const absl::Status status = keys.status();
   const size_t num_keys = keys.ok() ? keys->size() : 0;
   if (keys.ok()) server_->SetApiKeys(*std::move(keys));
-  server_->metrics()->Reloaded(ReloadKind::kApiKeys, keys.ok());
-  if (keys.ok()) {
+  server_->metrics()->Reloaded(ReloadKind::kApiKeys, status.ok());
+  if (status.ok()) {
     LogInfo(absl::StrCat("--api_key_file: ", options_.api_key_file, ": read again, ", num_keys, " keys"));
   } else {
-    LogError(absl::StrCat("--api_key_file: ", keys.status().message(), "; the keys before stay in force"));
+    LogError(absl::StrCat("--api_key_file: ", status.message(), "; the keys before stay in force"));
   }
 }
 
@@ -163,12 +164,13 @@ void Reloader::ReloadTls() {
   if (files.ok()) {
     if (absl::Status fresh = files->CheckNotExpired(Clock::Real()->Now()); !fresh.ok()) files = fresh;
   }
+  const absl::Status status = files.status();
   if (files.ok()) server_->SetTls(*std::move(files));
-  server_->metrics()->Reloaded(ReloadKind::kTls, files.ok());
-  if (files.ok()) {
+  server_->metrics()->Reloaded(ReloadKind::kTls, status.ok());
+  if (status.ok()) {
     LogInfo(absl::StrCat("--tls_cert: ", options_.tls_cert, ": read again"));
   } else {
-    LogError(absl::StrCat(files.status().message(), "; the certificate before stays in force"));
+    LogError(absl::StrCat(status.message(), "; the certificate before stays in force"));
   }
 }
 
