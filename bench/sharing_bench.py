@@ -38,8 +38,7 @@ class Bench:
         self.args, self.model, self.found = args, model, {}
 
     def server(self, *flags):
-        return Server(self.args.bin / "lion-server", self.model, f"--device={self.args.device}", f"--dtype={self.args.dtype}",
-                      f"--max_sequence_tokens={max(131072, self.args.document_tokens)}", *flags)
+        return Server(self.args.bin / "lion-server", self.model, f"--device={self.args.device}", f"--dtype={self.args.dtype}", *flags)
 
     def start(self, client, *flags):
         return client._run("bench", "--json", f"--vocab={self.args.vocab}", *flags)
@@ -130,7 +129,7 @@ def main():
         model = args.model or (random_model.write(work / "base", tokenizer=ROOT / "demo/model/tokenizer.json") if gpu else ROOT / "demo/model")
         args.vocab = json.loads((model / "config.json").read_text())["vocab_size"]
         bench = Bench(args, model)
-        with bench.server() as server:
+        with bench.server(f"--max_sequence_tokens={max(131072, args.document_tokens)}") as server:
             bench.beside_documents(Client(args.bin / "lion-client", server))
         bench.overload()
         if args.json:
