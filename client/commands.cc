@@ -157,7 +157,8 @@ int RunRows(CommandLine line, Client* client, const typename Rpc::Request& reque
   }
   const absl::Status status = pipeline.Finish();
   bar.Finish(progress);
-  const absl::Status finished = (*writer)->Finish();
+  const bool complete = status.ok() && write_status.ok() && (*reader)->status().ok() && !Interrupted(streams);
+  const absl::Status finished = (*writer)->Finish(complete);
   if (write_status.ok()) write_status = finished;
 
   int exit_code = kExitOk;
@@ -184,11 +185,13 @@ int RunRows(CommandLine line, Client* client, const typename Rpc::Request& reque
                          absl::StrCat(WithCommas(progress.failed_rows), " of ", WithCommas(progress.rows),
                                       " inputs failed", line.keep_going ? "" : "; stopped at the first"));
   }
+  if (!complete) SayWhereRowsAre(**writer, streams.err);
   return exit_code;
 }
 
 int RunModels(const CommandLine& line, Client* client, const Streams& streams) {
-  if (line.output.format == OutputFormat::kCsv || line.output.format == OutputFormat::kNpy) {
+  if (line.output.format != OutputFormat::kAuto && line.output.format != OutputFormat::kText &&
+      line.output.format != OutputFormat::kJsonl) {
     return Complain(streams, kExitUsage, "models prints text or jsonl");
   }
   const absl::StatusOr<v1::ListModelsResponse> models = client->ListModels();

@@ -150,17 +150,19 @@ int RunDocuments(CommandLine line, Client* client, const Streams& streams) {
   Run run(line, client, streams, writer->get());
   run.progress().total_bytes = (*reader)->total_bytes();
   InputRecord record;
-  int64_t index = 0;
-  while ((*reader)->Next(&record) && run.Document(index, std::move(record))) ++index;
+  bool going = true;
+  for (int64_t index = 0; going && (*reader)->Next(&record); ++index) going = run.Document(index, std::move(record));
   run.bar().Finish(run.progress());
   absl::Status write_status = run.write_status();
-  const absl::Status finished = (*writer)->Finish();
+  const bool complete = going && (*reader)->status().ok() && !run.interrupted();
+  const absl::Status finished = (*writer)->Finish(complete);
   if (write_status.ok()) write_status = finished;
   if (!write_status.ok()) {
     // `| head` has seen enough: nothing to say.
     if (absl::StrContains(write_status.message(), "Broken pipe")) return kExitFailed;
     return Complain(streams, kExitFailed, write_status.message());
   }
+  if (!complete) SayWhereRowsAre(**writer, streams.err);
   if (!(*reader)->status().ok()) return Complain(streams, kExitFailed, (*reader)->status().message());
   if (run.interrupted()) return Complain(streams, kExitFailed, "interrupted");
   if (run.num_failed() > 0) {

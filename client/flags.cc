@@ -98,9 +98,10 @@ ABSL_FLAG(bool, keep_going, true, "go on after a failed input; --nokeep_going st
 ABSL_FLAG(bool, quiet, false, "no progress bar");
 
 // Where results go.
-ABSL_FLAG(std::string, output, "", "write to this file, its format by its suffix: .jsonl, .csv, .npy or .txt");
+ABSL_FLAG(std::string, output, "",
+          "write to this file, its format by its suffix: .jsonl, .csv, .npy, .parquet or .txt");
 ABSL_FLAG(std::string, format, "auto",
-          "auto, text, jsonl, csv or npy; auto = by --output, else text on a terminal, else jsonl");
+          "auto, text, jsonl, csv, npy or parquet; auto = by --output, else text on a terminal, else jsonl");
 ABSL_FLAG(bool, similarity, false, "print each text's nearest other");
 
 // health.
@@ -152,7 +153,7 @@ const std::vector<Command>& Commands() {
   lion-client embed --file pages.csv --column title --output vectors.csv
   lion-client embed --file book.txt --whole_file --pooling tokens --format jsonl
   lion-client embed --document book.txt log.txt --window 256 --stride 128 --output windows.jsonl
-  lion-client embed --document book.txt --window 256 --boundary sentence --with_document --output passages.jsonl
+  lion-client embed --document book.txt --window 256 --boundary sentence --with_document --output passages.parquet
   zcat log.gz | lion-client embed --format jsonl | head
   lion-client embed --ids 101,7592,102
   lion-client embed --images photos/ more/cat.jpg --model vision --output photos.npy)",
@@ -491,7 +492,8 @@ absl::Status Fill(CommandLine* line) {
                                       {"text", OutputFormat::kText},
                                       {"jsonl", OutputFormat::kJsonl},
                                       {"csv", OutputFormat::kCsv},
-                                      {"npy", OutputFormat::kNpy}},
+                                      {"npy", OutputFormat::kNpy},
+                                      {"parquet", OutputFormat::kParquet}},
                                      &line->output.format));
   if (absl::GetFlag(FLAGS_wait) < absl::ZeroDuration()) status.Update(absl::InvalidArgumentError("--wait: is below 0"));
   if (!status.ok()) return status;

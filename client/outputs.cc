@@ -5,7 +5,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <charconv>
 #include <cmath>
 #include <limits>
@@ -15,73 +14,18 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "client/client.h"
 #include "client/csv.h"
-#include "client/utf8.h"
+#include "client/parquet_writer.h"
+#include "client/sink.h"
+#include "client/text_writer.h"
 #include "client/vectors.h"
 #include "nlohmann/json.hpp"
 
 namespace lion::client {
 namespace {
-
-constexpr int kPreviewChars = 60;
-constexpr int kShownValues = 4;
-constexpr int kShownTokens = 24;
-
-// A file, or standard output.
-class Sink {
- public:
-  Sink() = default;
-  ~Sink() {
-    if (owned_) std::fclose(file_);
-  }
-  Sink(Sink&& other) noexcept
-      : file_(std::exchange(other.file_, nullptr)),
-        owned_(std::exchange(other.owned_, false)),
-        name_(std::move(other.name_)) {}
-  Sink& operator=(Sink&&) = delete;
-
-  static absl::StatusOr<Sink> Open(const std::string& path, std::FILE* out) {
-    Sink sink;
-    sink.name_ = path.empty() ? "standard output" : path;
-    sink.owned_ = !path.empty();
-    sink.file_ = sink.owned_ ? std::fopen(path.c_str(), "wb") : out;
-    if (sink.file_ == nullptr) {
-      sink.owned_ = false;
-      return absl::ErrnoToStatus(errno, absl::StrCat(path, ": cannot write"));
-    }
-    return sink;
-  }
-
-  absl::Status Write(absl::string_view bytes) {
-    if (std::fwrite(bytes.data(), 1, bytes.size(), file_) == bytes.size()) return absl::OkStatus();
-    return Error();
-  }
-
-  // Writes over the file's beginning.
-  absl::Status Patch(absl::string_view bytes) {
-    if (std::fseek(file_, 0, SEEK_SET) != 0) return Error();
-    return Write(bytes);
-  }
-
-  absl::Status Flush() { return std::fflush(file_) == 0 ? absl::OkStatus() : Error(); }
-
-  absl::Status Close() {
-    if (!owned_) return Flush();
-    owned_ = false;
-    return std::fclose(std::exchange(file_, nullptr)) == 0 ? absl::OkStatus() : Error();
-  }
-
- private:
-  absl::Status Error() const { return absl::ErrnoToStatus(errno, absl::StrCat(name_, ": cannot write")); }
-
-  std::FILE* file_ = nullptr;
-  bool owned_ = false;
-  std::string name_;
-};
 
 // The shortest digits that read back as the same float; what is not finite is empty_name.
 void AppendFloat(float value, absl::string_view empty_name, std::string* out) {
@@ -102,41 +46,6 @@ std::string JsonFloats(const std::vector<float>& values) {
     AppendFloat(values[i], "null", &out);
   }
   return out + "]";
-}
-
-std::string TextOf(const v1::Input* input, int max_chars) {
-  if (input == nullptr) return "";
-  switch (input->content_case()) {
-    case v1::Input::kText:
-      return Preview(input->text(), max_chars);
-    case v1::Input::kTextPair:
-      return absl::StrCat(Preview(input->text_pair().first(), max_chars / 2), " | ",
-                          Preview(input->text_pair().second(), max_chars / 2));
-    case v1::Input::kTokenIds: {
-      const auto& ids = input->token_ids().ids();
-      const int shown = std::min(ids.size(), 8);
-      return absl::StrCat("ids ", absl::StrJoin(ids.begin(), ids.begin() + shown, ","), ids.size() > shown ? ",…" : "");
-    }
-    default:
-      return "";
-  }
-}
-
-// What a person calls the row: its text, or a picture's file.
-std::string TitleOf(const OutputRow& row, int max_chars) {
-  if (row.input != nullptr && row.input->has_image()) return *row.source;
-  return TextOf(row.input, max_chars);
-}
-
-// Decodes all vectors of a result.
-absl::StatusOr<std::vector<std::vector<float>>> Decode(const v1::EmbedResult& result, v1::VectorType type) {
-  std::vector<std::vector<float>> vectors;
-  for (const v1::Vector& vector : result.vectors()) {
-    absl::StatusOr<std::vector<float>> values = DecodeVector(vector, type);
-    if (!values.ok()) return values.status();
-    vectors.push_back(*std::move(values));
-  }
-  return vectors;
 }
 
 class JsonlWriter : public ResultWriter {
@@ -164,7 +73,7 @@ class JsonlWriter : public ResultWriter {
     return written.ok() && options_.path.empty() ? sink_.Flush() : written;
   }
 
-  absl::Status Finish() override { return sink_.Close(); }
+  absl::Status Finish(bool /*complete*/) override { return sink_.Close(); }
 
  private:
   template <typename Result>
@@ -175,7 +84,7 @@ class JsonlWriter : public ResultWriter {
 
   // Of a document: a line a vector.
   absl::Status WriteVectors(const OutputRow& row) {
-    const auto vectors = Decode(*row.embed, options_.vector_type);
+    const auto vectors = DecodeVectors(*row.embed, options_.vector_type);
     if (!vectors.ok()) return vectors.status();
     std::string lines;
     for (int i = 0; i < row.embed->vectors_size(); ++i) {
@@ -194,7 +103,7 @@ class JsonlWriter : public ResultWriter {
   }
 
   absl::Status AppendEmbed(const v1::EmbedResult& result, std::string* line) const {
-    const auto vectors = Decode(result, options_.vector_type);
+    const auto vectors = DecodeVectors(result, options_.vector_type);
     if (!vectors.ok()) return vectors.status();
     AppendCommon(result, line);
     if (options_.kind == RowKind::kVector) {
@@ -249,7 +158,7 @@ class CsvWriter : public ResultWriter {
     std::string lines;
     absl::Status status = row.status;
     if (status.ok() && row.embed != nullptr) {
-      const auto vectors = Decode(*row.embed, options_.vector_type);
+      const auto vectors = DecodeVectors(*row.embed, options_.vector_type);
       status = vectors.status();
       if (status.ok()) {
         // The width is known with the first vector only, so the header waits for it; so do failed rows.
@@ -283,7 +192,7 @@ class CsvWriter : public ResultWriter {
     return Put(lines);
   }
 
-  absl::Status Finish() override {
+  absl::Status Finish(bool /*complete*/) override {
     absl::Status status;
     if (!header_done_ && !pending_failed_.empty()) {
       std::string lines;
@@ -403,7 +312,7 @@ class NpyWriter : public ResultWriter {
   absl::Status Write(const OutputRow& row) override {
     std::vector<std::vector<float>> vectors;
     if (row.status.ok() && row.embed != nullptr) {
-      auto decoded = Decode(*row.embed, options_.vector_type);
+      auto decoded = DecodeVectors(*row.embed, options_.vector_type);
       if (!decoded.ok()) return decoded.status();
       vectors = *std::move(decoded);
     }
@@ -426,7 +335,7 @@ class NpyWriter : public ResultWriter {
     return absl::OkStatus();
   }
 
-  absl::Status Finish() override {
+  absl::Status Finish(bool /*complete*/) override {
     absl::Status status;
     if (width_ < 0) status = Begin(std::max(options_.default_width, 0));
     if (status.ok()) status = sink_.Patch(Header());
@@ -474,135 +383,12 @@ class NpyWriter : public ResultWriter {
   int64_t num_waiting_ = 0;  // failed rows not yet written
 };
 
-class TextWriter : public ResultWriter {
- public:
-  TextWriter(Sink sink, const OutputOptions& options) : sink_(std::move(sink)), options_(options) {}
-
-  absl::Status Write(const OutputRow& row) override {
-    std::string lines = absl::StrFormat("%4d  ", row.index);
-    absl::Status status = row.status;
-    if (status.ok() && row.embed != nullptr) status = AppendEmbed(row, &lines);
-    if (status.ok() && row.classify != nullptr) AppendClassify(row, &lines);
-    if (status.ok() && row.tokenize != nullptr) AppendTokenize(row, &lines);
-    if (absl::IsResourceExhausted(status) && row.status.ok()) return status;
-    if (!status.ok()) {
-      absl::StrAppend(&lines, "failed  ", CodeName(status.code()), ": ", *row.source, ": ", status.message(), "\n");
-    }
-    const absl::Status written = sink_.Write(lines);
-    return written.ok() ? sink_.Flush() : written;
-  }
-
-  absl::Status Finish() override {
-    absl::Status status;
-    if (options_.similarity) status = sink_.Write(SimilarityTable());
-    const absl::Status closed = sink_.Close();
-    return status.ok() ? closed : status;
-  }
-
- private:
-  struct Remembered {
-    int64_t index;
-    std::string text;
-    std::vector<float> vector;
-  };
-
-  template <typename Result>
-  static std::string About(const Result& result) {
-    return absl::StrCat(WithCommas(result.token_count()), result.token_count() == 1 ? " token  " : " tokens  ",
-                        ModeName(result.mode()), result.truncated() ? "  truncated" : "");
-  }
-
-  absl::Status AppendEmbed(const OutputRow& row, std::string* lines) {
-    auto vectors = Decode(*row.embed, options_.vector_type);
-    if (!vectors.ok()) return vectors.status();
-    absl::StrAppend(lines, TitleOf(row, kPreviewChars), "\n      ", About(*row.embed), "  ");
-    if (options_.kind == RowKind::kVectors) {
-      absl::StrAppend(lines, WithCommas(static_cast<int64_t>(vectors->size())), " vectors\n");
-      for (size_t i = 0; i < vectors->size() && i < kShownTokens; ++i) {
-        const v1::Span& span = row.embed->vectors(static_cast<int>(i)).span();
-        absl::StrAppend(lines, absl::StrFormat("      %12s  ", absl::StrCat(span.start_token(), "-", span.end_token())),
-                        Values((*vectors)[i]), "  ", SpanText(row.input, span), "\n");
-      }
-      if (vectors->size() > kShownTokens)
-        absl::StrAppend(lines, "      … ", WithCommas(static_cast<int64_t>(vectors->size()) - kShownTokens), " more\n");
-      return absl::OkStatus();
-    }
-    if (vectors->empty()) return absl::InternalError("the server sent no vector");
-    absl::StrAppend(lines, Values(vectors->front()), "\n");
-    if (options_.similarity) {
-      if (remembered_.size() >= kMaxSimilarityRows) {
-        return absl::ResourceExhaustedError(
-            absl::StrCat("--similarity compares at most ", WithCommas(kMaxSimilarityRows), " texts"));
-      }
-      remembered_.push_back({row.index, TitleOf(row, kPreviewChars), std::move(vectors->front())});
-    }
-    return absl::OkStatus();
-  }
-
-  static std::string Values(const std::vector<float>& vector) {
-    std::string shown;
-    for (size_t i = 0; i < vector.size() && i < kShownValues; ++i)
-      absl::StrAppendFormat(&shown, "%s%+.4f", i > 0 ? " " : "", vector[i]);
-    return absl::StrFormat("%d dims  norm %.4f  [%s%s]", vector.size(), Norm(vector), shown,
-                           vector.size() > kShownValues ? " …" : "");
-  }
-
-  // The piece of the text that a span speaks of, if it can be told.
-  static std::string SpanText(const v1::Input* input, const v1::Span& span) {
-    if (input == nullptr || !input->has_text() || span.end_byte() > input->text().size() ||
-        span.start_byte() >= span.end_byte()) {
-      return "";
-    }
-    return Preview(absl::string_view(input->text()).substr(span.start_byte(), span.end_byte() - span.start_byte()), 30);
-  }
-
-  static void AppendClassify(const OutputRow& row, std::string* lines) {
-    absl::StrAppend(lines, TitleOf(row, kPreviewChars), "\n      ", About(*row.classify), "\n");
-    for (const v1::LabelScore& score : row.classify->scores()) {
-      absl::StrAppendFormat(lines, "      %8.4f  %s\n", score.score(), score.label());
-    }
-  }
-
-  static void AppendTokenize(const OutputRow& row, std::string* lines) {
-    const v1::TokenizeResult& result = *row.tokenize;
-    absl::StrAppend(lines, TitleOf(row, kPreviewChars), "\n      ", WithCommas(result.ids_size()), " tokens\n");
-    const bool pair = row.input != nullptr && row.input->has_text_pair();
-    absl::StrAppendFormat(lines, "      %8s  %12s  %s%s\n", "id", "bytes", pair ? "text  " : "", "token");
-    for (int i = 0; i < result.ids_size(); ++i) {
-      std::string span;
-      if (i < result.spans_size()) span = absl::StrCat(result.spans(i).start_byte(), "-", result.spans(i).end_byte());
-      absl::StrAppendFormat(lines, "      %8d  %12s  ", result.ids(i), span);
-      if (pair) absl::StrAppendFormat(lines, "%4d  ", i < result.type_ids_size() ? result.type_ids(i) : 0);
-      absl::StrAppend(lines, i < result.tokens_size() ? result.tokens(i) : "", "\n");
-    }
-  }
-
-  std::string SimilarityTable() const {
-    if (remembered_.size() < 2) return "\nA table of similarities needs at least two texts.\n";
-    std::string table = "\nNearest other text, by cosine\n";
-    for (const Remembered& row : remembered_) {
-      const Remembered* nearest = nullptr;
-      double best = 0;
-      for (const Remembered& other : remembered_) {
-        if (&other == &row) continue;
-        const double cosine = Cosine(row.vector, other.vector);
-        if (nearest == nullptr || cosine > best) {
-          best = cosine;
-          nearest = &other;
-        }
-      }
-      absl::StrAppendFormat(&table, "%4d  %s\n      %+.4f  %d  %s\n", row.index, row.text, best, nearest->index,
-                            nearest->text);
-    }
-    return table;
-  }
-
-  Sink sink_;
-  const OutputOptions options_;
-  std::vector<Remembered> remembered_;
-};
-
 }  // namespace
+
+void SayWhereRowsAre(const ResultWriter& writer, std::FILE* err) {
+  if (writer.incomplete_path().empty()) return;
+  std::fprintf(err, "lion-client: the rows so far are in %s\n", writer.incomplete_path().c_str());
+}
 
 std::string ModeName(v1::ComputeMode mode) {
   if (mode == v1::COMPUTE_MODE_UNSPECIFIED) return "";
@@ -630,21 +416,27 @@ absl::StatusOr<OutputFormat> ResolveFormat(const OutputOptions& options, bool ou
       format = OutputFormat::kCsv;
     } else if (absl::EndsWith(options.path, ".npy")) {
       format = OutputFormat::kNpy;
+    } else if (absl::EndsWith(options.path, ".parquet")) {
+      format = OutputFormat::kParquet;
     } else if (absl::EndsWith(options.path, ".txt")) {
       format = OutputFormat::kText;
     } else {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--output=", options.path, ": the suffix is none of .jsonl, .csv, .npy, .txt; say --format"));
+      return absl::InvalidArgumentError(absl::StrCat(
+          "--output=", options.path, ": the suffix is none of .jsonl, .csv, .npy, .parquet, .txt; say --format"));
     }
   }
-  if (format == OutputFormat::kNpy) {
+  if (format == OutputFormat::kNpy || format == OutputFormat::kParquet) {
+    const std::string name = format == OutputFormat::kNpy ? "npy" : "parquet";
     if (options.kind == RowKind::kScores || options.kind == RowKind::kTokens) {
-      return absl::InvalidArgumentError("npy holds vectors only: use it with embed");
+      return absl::InvalidArgumentError(absl::StrCat(name, " holds vectors only: use it with embed"));
     }
-    if (options.path.empty()) return absl::InvalidArgumentError("npy needs a file: say --output=FILE.npy");
+    if (options.path.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat(name, " needs a file: say --output=FILE.", name));
+    }
   }
   if (format == OutputFormat::kText && options.kind == RowKind::kDocument) {
-    return absl::InvalidArgumentError("a document's vectors have no text form: say --format=jsonl, csv or npy");
+    return absl::InvalidArgumentError(
+        "a document's vectors have no text form: say --format=jsonl, csv, npy or parquet");
   }
   if (options.similarity && (format != OutputFormat::kText || options.kind != RowKind::kVector)) {
     return absl::InvalidArgumentError(
@@ -657,6 +449,7 @@ absl::StatusOr<std::unique_ptr<ResultWriter>> OpenWriter(const OutputOptions& op
                                                          bool out_is_terminal) {
   const absl::StatusOr<OutputFormat> format = ResolveFormat(options, out_is_terminal);
   if (!format.ok()) return format.status();
+  if (*format == OutputFormat::kParquet) return MakeParquetWriter(options);
   absl::StatusOr<Sink> sink = Sink::Open(options.path, out);
   if (!sink.ok()) return sink.status();
   switch (*format) {
@@ -667,7 +460,7 @@ absl::StatusOr<std::unique_ptr<ResultWriter>> OpenWriter(const OutputOptions& op
     case OutputFormat::kNpy:
       return std::make_unique<NpyWriter>(*std::move(sink), options);
     default:
-      return std::make_unique<TextWriter>(*std::move(sink), options);
+      return MakeTextWriter(*std::move(sink), options);
   }
 }
 

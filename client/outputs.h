@@ -4,8 +4,8 @@
 #ifndef LION_CLIENT_OUTPUTS_H_
 #define LION_CLIENT_OUTPUTS_H_
 
-// Where lion-client's results go: text for people, JSON lines, CSV, .npy. Row by row, in constant memory (but for the
-// table of similarities). docs/client.md describes each format for those who parse it.
+// Where lion-client's results go: text for people, JSON lines, CSV, .npy, Parquet. Row by row, in constant memory (but
+// for the table of similarities). docs/client.md describes each format for those who parse it.
 
 #include <cstdint>
 #include <cstdio>
@@ -18,7 +18,7 @@
 
 namespace lion::client {
 
-enum class OutputFormat { kAuto, kText, kJsonl, kCsv, kNpy };
+enum class OutputFormat { kAuto, kText, kJsonl, kCsv, kNpy, kParquet };
 
 // What the rows are.
 enum class RowKind {
@@ -35,7 +35,7 @@ struct OutputOptions {
   RowKind kind = RowKind::kVector;
   v1::VectorType vector_type = v1::VECTOR_TYPE_FLOAT32;  // as asked for
   bool similarity = false;                               // kText and kVector only: a table of each text's nearest other
-  bool sources = false;   // JSON lines and CSV say where each row is from: "source", after "index"
+  bool sources = false;   // JSON lines, CSV and Parquet say where each row is from: "source", after "index"
   int default_width = 0;  // kNpy: the width if no row has a vector
 };
 
@@ -62,16 +62,23 @@ class ResultWriter {
   virtual ~ResultWriter() = default;
   virtual absl::Status Write(const OutputRow& row) = 0;
   // Writes what is left (a table, a header's true counts) and closes the file. Call once, also after an error.
-  virtual absl::Status Finish() = 0;
+  // complete: every input has its row. Without it a Parquet file does not get its name; the other formats make no
+  // difference.
+  virtual absl::Status Finish(bool complete) = 0;
+  // Where Finish(false) leaves the rows, if that is elsewhere than where they were to go; else empty.
+  virtual std::string incomplete_path() const { return ""; }
 };
 
 // The format that kAuto comes to. INVALID_ARGUMENT for a path whose suffix says nothing, and for pairs that make no
 // sense (npy to standard output or of tokens, a similarity table in CSV …).
 absl::StatusOr<OutputFormat> ResolveFormat(const OutputOptions& options, bool out_is_terminal);
 
-// out is standard output, borrowed. Creates or empties path.
+// out is standard output, borrowed. Creates or empties path; for Parquet its .partial (client/partial_file.h).
 absl::StatusOr<std::unique_ptr<ResultWriter>> OpenWriter(const OutputOptions& options, std::FILE* out,
                                                          bool out_is_terminal);
+
+// Tells a person where an unfinished writer has left its rows, if that is not where they were to go.
+void SayWhereRowsAre(const ResultWriter& writer, std::FILE* err);
 
 // "parallel" for COMPUTE_MODE_PARALLEL, and so on; "" for UNSPECIFIED.
 std::string ModeName(v1::ComputeMode mode);

@@ -61,6 +61,16 @@ absl::StatusOr<std::vector<float>> DecodeVector(const v1::Vector& vector, v1::Ve
                                           v1::VectorType_Name(type), " elements"));
 }
 
+absl::StatusOr<std::vector<std::vector<float>>> DecodeVectors(const v1::EmbedResult& result, v1::VectorType type) {
+  std::vector<std::vector<float>> vectors;
+  for (const v1::Vector& vector : result.vectors()) {
+    absl::StatusOr<std::vector<float>> values = DecodeVector(vector, type);
+    if (!values.ok()) return values.status();
+    vectors.push_back(*std::move(values));
+  }
+  return vectors;
+}
+
 double Norm(absl::Span<const float> vector) {
   double sum = 0;
   for (const float v : vector) sum += double{v} * v;

@@ -17,6 +17,9 @@ namespace lion::client {
 // type is the one that was asked for. INTERNAL if the bytes are no whole number of elements.
 absl::StatusOr<std::vector<float>> DecodeVector(const v1::Vector& vector, v1::VectorType type);
 
+// All of a result, in order.
+absl::StatusOr<std::vector<std::vector<float>>> DecodeVectors(const v1::EmbedResult& result, v1::VectorType type);
+
 // Euclidean length.
 double Norm(absl::Span<const float> vector);
 

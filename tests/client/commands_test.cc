@@ -193,6 +193,40 @@ TEST_F(CommandsTest, WritesNpy) {
   EXPECT_THAT(out.Read(), HasSubstr("'shape': (2, 2)"));
 }
 
+TEST_F(CommandsTest, WritesParquetUnderItsNameOnceItIsWhole) {
+  const TempFile out("v.parquet", "what was there");
+  const std::string partial = out.path() + ".partial";
+  const std::vector<std::string> one_by_one = {"embed",
+                                               "--nokeep_going",
+                                               "--batch_size=1",
+                                               "--in_flight=1",
+                                               "ab",
+                                               "bad",
+                                               "cd",
+                                               absl::StrCat("--output=", out.path())};
+  const Outcome stopped = Run(one_by_one);
+  EXPECT_EQ(stopped.exit_code, 1);
+  EXPECT_THAT(stopped.err, HasSubstr(absl::StrCat("lion-client: the rows so far are in ", partial, "\n")));
+  EXPECT_EQ(out.Read(), "what was there");
+  const TempFile bad("bad.txt", "bad\none"), good("good.txt", "abcdefgh");
+  const std::vector<std::string> documents = {"embed",      "--document", bad.path(), good.path(),
+                                              "--window=3", "--output",   out.path()};
+  std::vector<std::string> stops = documents;
+  stops.push_back("--nokeep_going");
+  EXPECT_THAT(Run(stops).err, HasSubstr("the rows so far are in"));
+  EXPECT_EQ(out.Read(), "what was there");
+  // A failed input has its row, so the file is whole.
+  const Outcome whole = Run(documents);
+  EXPECT_EQ(whole.exit_code, 1);
+  EXPECT_EQ(whole.out, "");
+  EXPECT_EQ(whole.err,
+            absl::StrCat(bad.path(), ": INVALID_ARGUMENT: input: no good\nlion-client: 1 documents failed\n"));
+  EXPECT_EQ(out.Read().substr(0, 4), "PAR1");
+  EXPECT_NE(access(partial.c_str(), F_OK), 0);
+  EXPECT_EQ(Run({"embed", "ab", "--output=/dev/full", "--format=parquet"}).err,
+            "lion-client: /dev/full: is there and is no file\n");
+}
+
 TEST_F(CommandsTest, Classifies) {
   EXPECT_THAT(Run({"classify", "ab"}).out,
               HasSubstr("\"scores\":[{\"label\":\"long, or not\",\"index\":0,\"score\":0.75}"));
@@ -310,8 +344,10 @@ TEST_F(CommandsTest, WrongCommandLinesAreOneClearLineAndExitTwo) {
       {{"embed", "--deadline=-1s", "x"}, "--deadline: is below 0"},
       {{"embed", "--api_key=a b", "x"}, "--api_key"},
       {{"embed", "--tls_cert=x.pem", "x"}, "tls_cert and tls_key"},
-      {{"embed", "--output=x.parquet", "x"}, "--output=x.parquet"},
+      {{"embed", "--output=x.xls", "x"}, "--output=x.xls: the suffix is none of"},
       {{"classify", "--format=npy", "x"}, "npy holds vectors only"},
+      {{"classify", "--output=x.parquet", "x"}, "parquet holds vectors only"},
+      {{"embed", "--format=parquet", "x"}, "parquet needs a file: say --output=FILE.parquet"},
       {{"bench", "--tokens=0"}, "--tokens: '0'"},
   };
   for (const Wrong& wrong : wrongs) {

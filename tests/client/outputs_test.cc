@@ -68,7 +68,7 @@ class Written {
     return *this;
   }
   std::string Finish() {
-    EXPECT_TRUE(writer_->Finish().ok());
+    EXPECT_TRUE(writer_->Finish(true).ok());
     return file_.Read();
   }
   const std::string& path() const { return file_.path(); }
@@ -236,7 +236,7 @@ TEST(WriterTest, AFullDiskIsAnError) {
   row.source = &source;
   row.embed = &result;
   absl::Status status = writer->Write(row);
-  status.Update(writer->Finish());
+  status.Update(writer->Finish(true));
   EXPECT_THAT(status.message(), HasSubstr("/dev/full: cannot write"));
 }
 
@@ -247,8 +247,11 @@ TEST(ResolveFormatTest, BySuffixTerminalAndSense) {
   EXPECT_EQ(*ResolveFormat({.path = "a.npy"}, true), OutputFormat::kNpy);
   EXPECT_EQ(*ResolveFormat({.path = "a.csv"}, true), OutputFormat::kCsv);
   EXPECT_EQ(*ResolveFormat({.path = "a", .format = OutputFormat::kCsv}, true), OutputFormat::kCsv);
-  EXPECT_FALSE(ResolveFormat({.path = "a.parquet"}, true).ok());
+  EXPECT_FALSE(ResolveFormat({.path = "a.xls"}, true).ok());
+  EXPECT_EQ(*ResolveFormat({.path = "a.parquet", .kind = RowKind::kDocument}, true), OutputFormat::kParquet);
   EXPECT_FALSE(ResolveFormat({.format = OutputFormat::kNpy}, false).ok());
+  EXPECT_FALSE(ResolveFormat({.format = OutputFormat::kParquet}, false).ok());
+  EXPECT_FALSE(ResolveFormat({.path = "a.parquet", .kind = RowKind::kTokens}, false).ok());
   EXPECT_FALSE(ResolveFormat({.path = "a.npy", .kind = RowKind::kScores}, false).ok());
   EXPECT_FALSE(ResolveFormat({.path = "a.csv", .similarity = true}, false).ok());
 }
