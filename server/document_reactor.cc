@@ -17,6 +17,7 @@
 #include "server/call_log.h"
 #include "server/document_call.h"
 #include "server/metrics.h"
+#include "server/no_message.h"
 #include "server/status_map.h"
 
 namespace lion {
@@ -199,6 +200,9 @@ class DocumentReactor final : public grpc::ServerWriteReactor<grpc::ByteBuffer>,
 grpc::ServerWriteReactor<grpc::ByteBuffer>* HandleDocument(const ServiceContext* context,
                                                            grpc::CallbackServerContext* rpc_context,
                                                            const grpc::ByteBuffer* request) {
+  if (!request->Valid()) {
+    return new NoMessageReactor<grpc::ServerWriteReactor<grpc::ByteBuffer>>(context, Rpc::kEmbedDocument, rpc_context);
+  }
   auto reactor = std::make_shared<DocumentReactor>(context, rpc_context);
   reactor->Start(*request);
   return reactor.get();

@@ -12,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "server/admission.h"
 #include "server/call_log.h"
+#include "server/no_message.h"
 #include "server/status_map.h"
 
 namespace lion {
@@ -109,6 +110,7 @@ class UnaryReactor final : public grpc::ServerUnaryReactor,
 grpc::ServerUnaryReactor* HandleUnary(const ServiceContext* context, Rpc rpc, CallType type,
                                       grpc::CallbackServerContext* rpc_context, const grpc::ByteBuffer* request,
                                       grpc::ByteBuffer* response) {
+  if (!request->Valid()) return new NoMessageReactor<grpc::ServerUnaryReactor>(context, rpc, rpc_context);
   // Not shared_from_this'd before make_shared has ended: hence two steps.
   auto reactor = std::make_shared<UnaryReactor>(context, rpc, rpc_context, response);
   reactor->Start(type, *request);
