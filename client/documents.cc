@@ -162,13 +162,16 @@ int RunDocuments(CommandLine line, Client* client, const Streams& streams) {
     if (absl::StrContains(write_status.message(), "Broken pipe")) return kExitFailed;
     return Complain(streams, kExitFailed, write_status.message());
   }
-  if (!complete) SayWhereRowsAre(**writer, streams.err);
-  if (!(*reader)->status().ok()) return Complain(streams, kExitFailed, (*reader)->status().message());
-  if (run.interrupted()) return Complain(streams, kExitFailed, "interrupted");
-  if (run.num_failed() > 0) {
-    return Complain(streams, kExitFailed, absl::StrCat(WithCommas(run.num_failed()), " documents failed"));
+  int exit_code = kExitOk;
+  if (!(*reader)->status().ok()) {
+    exit_code = Complain(streams, kExitFailed, (*reader)->status().message());
+  } else if (run.interrupted()) {
+    exit_code = Complain(streams, kExitFailed, "interrupted");
+  } else if (run.num_failed() > 0) {
+    exit_code = Complain(streams, kExitFailed, absl::StrCat(WithCommas(run.num_failed()), " documents failed"));
   }
-  return kExitOk;
+  if (!complete) SayWhereRowsAre(**writer, streams.err);
+  return exit_code;
 }
 
 }  // namespace lion::client
