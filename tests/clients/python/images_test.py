@@ -3,31 +3,14 @@
 """Pictures in every form that the client takes, to an image model."""
 
 import asyncio
-import json
 import pathlib
-import shutil
-import struct
-import zlib
 
 import numpy as np
 import pytest
-from harness import ORACLE, Server
+from harness import Server
+from pictures import S, png, vision_model
 
 import lion_serve
-
-S = 32  # of the oracle's image models
-
-
-def png(pixels):
-    """uint8 [H, W, 3] as a file."""
-
-    def chunk(name, data):
-        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
-
-    height, width = pixels.shape[:2]
-    lines = b"".join(b"\0" + row.tobytes() for row in pixels)
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)) + \
-        chunk(b"IDAT", zlib.compress(lines)) + chunk(b"IEND", b"")
 
 
 class FakePicture:
@@ -47,11 +30,7 @@ class FakePicture:
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory):
-    directory = tmp_path_factory.mktemp("models") / "vision"
-    shutil.copytree(ORACLE / "image-selective-s-nopos-mean", directory)
-    (directory / "preprocessor_config.json").write_text(json.dumps(
-        {"size": {"height": S, "width": S}, "resample": 3, "image_mean": [0.5, 0.5, 0.5], "image_std": [0.25, 0.25, 0.25]}))
-    with Server([directory], "--parallel_max_tokens=64", "--max_batch_tokens=1024") as running:
+    with Server([vision_model(tmp_path_factory.mktemp("models") / "vision")], "--parallel_max_tokens=64", "--max_batch_tokens=1024") as running:
         yield running
 
 

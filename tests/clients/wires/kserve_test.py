@@ -1,6 +1,6 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""kserve's client, as it is on PyPI: text and ids, raw and typed, readiness; equal to Embed's vectors."""
+"""kserve's client, as it is on PyPI: text, ids and pictures, raw and typed, readiness; equal to Embed's vectors."""
 
 import asyncio
 
@@ -39,6 +39,20 @@ def test_text_gives_embeds_vectors(server, expected, raw):
     response = run(server, lambda client: client.infer(text_request(TEXTS, raw, request_id="42")))
     assert response.id == "42" and response.model_name == "demo"
     assert (response.outputs[0].as_numpy() == expected.vectors).all()
+
+
+def tensor(name, array, datatype, raw):
+    given = kserve.InferInput(name, list(array.shape), datatype)
+    given.set_data_from_numpy(array, binary_data=raw)
+    return given
+
+
+def test_pictures_give_embeds_vectors(vision, pictures):
+    files = tensor("image", np.array(pictures.files, dtype=np.object_), "BYTES", raw=True)  # its typed contents are UTF-8 alone
+    for given, furthest in ((files, 0), (tensor("pixels", pictures.pixels, "FP32", True), 1e-5), (tensor("pixels", pictures.pixels, "FP32", False), 1e-5)):
+        request = kserve.InferRequest(model_name="vision", infer_inputs=[given])
+        response = run(vision, lambda client, request=request: client.infer(request))
+        np.testing.assert_allclose(response.outputs[0].as_numpy(), pictures.vectors, rtol=0, atol=furthest)
 
 
 def test_ids_give_embeds_vectors(server, expected):

@@ -1,6 +1,6 @@
 # Copyright 2026 The LION Serve Authors
 # SPDX-License-Identifier: Apache-2.0
-"""tritonclient, as it is on PyPI: text and ids, one call and a stream, metadata, readiness; equal to Embed's vectors."""
+"""tritonclient, as it is on PyPI: text, ids and pictures, one call and a stream, metadata, readiness; equal to Embed's vectors."""
 
 import queue
 
@@ -51,6 +51,21 @@ def test_text_gives_embeds_vectors(client, expected):
     result = client.infer("demo", [text_tensor(TEXTS)], request_id="42")
     assert result.get_response().id == "42"
     assert (result.as_numpy("embedding") == expected.vectors).all()
+
+
+def test_pictures_give_embeds_vectors_and_classifies_scores(vision, pictures):
+    client = triton.InferenceServerClient(vision.grpc)
+    metadata = client.get_model_metadata("vision")
+    assert [(i.name, i.datatype, list(i.shape)) for i in metadata.inputs] == [("image", "BYTES", [-1]), ("pixels", "FP32", [-1, 3, -1, -1])]
+    files = tensor("image", np.array(pictures.files, dtype=np.object_), "BYTES")
+    assert (client.infer("vision", [files]).as_numpy("embedding") == np.array(pictures.vectors)).all()
+    scores = client.infer("vision", [files], outputs=[triton.InferRequestedOutput("scores")]).as_numpy("scores")
+    assert (scores == np.array(pictures.scores, np.float32)).all()
+    pixels = client.infer("vision", [tensor("pixels", pictures.pixels, "FP32")]).as_numpy("embedding")
+    np.testing.assert_allclose(pixels, pictures.vectors, atol=1e-5)
+    with pytest.raises(triton.InferenceServerException, match=r"image\[0\]: is neither JPEG, PNG nor WebP"):
+        client.infer("vision", [tensor("image", np.array([b"GIF89a"], dtype=np.object_), "BYTES")])
+    client.close()
 
 
 def test_padded_ids_give_embeds_vectors(client, expected):
