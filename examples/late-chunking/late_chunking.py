@@ -7,9 +7,11 @@ Cuts manual pages into passages and embeds them twice: as windows of one pass ov
 sections whose words are much the same on every page ("exit status of gzip: compress or expand files") and counts how often
 a passage of that section of that page is among the first ten of all.
 
-    ./dev serve                                            # in another terminal
+    ./dev serve long=demo/long_model                       # in another terminal
     python3 examples/late-chunking/late_chunking.py
-    python3 examples/late-chunking/late_chunking.py --memory demo/model        # how far each head of a model remembers
+    python3 examples/late-chunking/late_chunking.py --memory demo/long_model   # how far each head of a model remembers
+
+Of the pages it takes those of families that demo/long_model has not learned from (manuals.py); --learned adds the others.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ import time
 import numpy as np
 from lion_serve import Client
 
-from manuals import Manual, read_manuals
+from manuals import Manual, read_manuals, split_of
 
 # Sections that many pages have, and that say little of what the page is about.
 COMMON = ("EXIT STATUS", "ENVIRONMENT", "FILES", "EXAMPLES", "SEE ALSO", "AUTHOR", "AUTHORS", "BUGS", "OPTIONS", "NOTES", "RETURN VALUE",
@@ -88,11 +90,14 @@ def recall(client: Client, manuals: list[Manual], passages: Passages, ways: dict
         return
     asked = client.embed(questions, normalize=True).vectors
     print(f"{len(questions)} questions; the share with a right passage, and with a passage of the right page, among the first {k}:")
+    right = {}
     for way, vectors in ways.items():
         best = np.argsort(-(asked @ vectors.T), axis=1)[:, :k]
-        right = np.mean([hit[row].any() for hit, row in zip(wanted, best)])
+        right[way] = np.array([hit[row].any() for hit, row in zip(wanted, best)])
         right_page = np.mean([(page[row] == page[np.argmax(hit)]).any() for hit, row in zip(wanted, best)])
-        print(f"  {way:42} {right:.3f}  {right_page:.3f}")
+        print(f"  {way:42} {right[way].mean():.3f}  {right_page:.3f}")
+    windows, alone = right["windows of one pass"], right["each passage alone"]
+    print(f"right by windows and not by passages alone: {(windows & ~alone).sum()} questions; the other way round: {(alone & ~windows).sum()}")
 
 
 def memory(directory: pathlib.Path) -> None:
@@ -126,6 +131,7 @@ def main() -> int:
     parser.add_argument("--target", default="127.0.0.1:50051")
     parser.add_argument("--model", default="", help="its name; empty = the server's first")
     parser.add_argument("--manuals", type=pathlib.Path, default=pathlib.Path("/usr/share/man"))
+    parser.add_argument("--learned", action="store_true", help="also pages of families that demo/long_model was trained on")
     parser.add_argument("--pages", type=int, default=150, help="so many at most, spread over all that fit")
     parser.add_argument("--window", type=int, default=96, help="tokens a passage")
     parser.add_argument("--k", type=int, default=10)
@@ -134,9 +140,9 @@ def main() -> int:
     if arguments.memory is not None:
         memory(arguments.memory)
         return 0
-    found = list(read_manuals(arguments.manuals, 8_000, 60_000))
+    found = [m for m in read_manuals(arguments.manuals, 8_000, 60_000) if arguments.learned or split_of(m.name) == "heldout"]
     if not found:
-        print(f"no manual pages of 8 to 60 kB under {arguments.manuals}", file=sys.stderr)
+        print(f"no manual pages of 8 to 60 kB under {arguments.manuals}" + ("" if arguments.learned else " that are held out"), file=sys.stderr)
         return 1
     manuals = found[:: max(1, len(found) // arguments.pages)][: arguments.pages]
     with Client(arguments.target, model=arguments.model, deadline=None) as client:

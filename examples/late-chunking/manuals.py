@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import dataclasses
 import gzip
+import hashlib
 import pathlib
 import re
 from typing import Iterator
@@ -39,6 +40,20 @@ def read_manuals(folder: pathlib.Path, min_bytes: int, max_bytes: int) -> Iterat
             continue
         seen.add(manual.text)
         yield manual
+
+
+def family(name: str) -> str:
+    """The name's first word, without its number: git-add → git, perlfaq1 → perlfaq, xcb_map_window → xcb."""
+    return re.match(r"[A-Za-z]*", re.split(r"[-_.:]", name.lower())[0]).group() or name
+
+
+def split_of(name: str) -> str:
+    """What a page is for: "train", or "dev" (3 families of 100) to watch a training by, or "heldout" (10 of 100) for figures.
+
+    A page goes with its family, so that none is judged whose sibling was learned.
+    """
+    place = int.from_bytes(hashlib.sha256(family(name).encode()).digest()[:4], "big") % 100
+    return "heldout" if place < 10 else "dev" if place < 13 else "train"
 
 
 def parse(source: str) -> Manual | None:

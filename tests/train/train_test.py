@@ -151,7 +151,7 @@ def test_a_killed_run_ends_as_if_it_had_not_been(tmp_path, corpus):
 
 def test_a_classifier_learns_and_serves(tmp_path, corpus):
     said = train("classify", f"--texts={corpus[1]}", "--variant=lion-lit", "--steps=60", "--warmup=5", "--rate=3e-3", f"--out={tmp_path / 'out'}", f"--work={tmp_path}/work", *SMALL)
-    assert held_out(said, "accuracy") > 0.9 and "that of always 'games' 0." in said
+    assert held_out(said, "accuracy") > 0.9 and re.search(r", that of always '(games|network|sound)' 0\.\d{4} on ", said)
     assert "logits" in verify(tmp_path / "out")
     model, tokenizer = lion.read_model(tmp_path / "out")
     _, logits = lion.run_texts(model, tokenizer, ["a puzzle with dice", "the router and its port"])

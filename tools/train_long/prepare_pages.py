@@ -9,38 +9,22 @@ Writes into --work:
     heldout/man1/     the pages that are for examples/late-chunking alone, compressed as they came
     teacher/          as tools/train_demo's prepare_data.py writes it
 
-A page is held out with its family: the name's first word (git-add and git-am, perlfaq1 and perlop), so that no page is
-judged whose sibling was learned. A page whose passages nearly are those of another page is left out.
+A page is held out with its family (manuals.py says how), so that no page is judged whose sibling was learned. A page whose passages nearly are those of another page is left out.
 """
 
 import argparse
 import collections
 import gzip
-import hashlib
 import json
 import lzma
 import pathlib
-import re
 import shutil
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / folder) for folder in ("examples/late-chunking", "tools/train_demo")]
 
-from manuals import parse  # noqa: E402
-
-HELDOUT, DEV = 10, 3  # of 100 families
-
-
-def family(name):
-    """The name's first word, without its number: git-add → git, perlfaq1 → perlfaq, xcb_map_window → xcb."""
-    return re.match(r"[A-Za-z]*", re.split(r"[-_.:]", name.lower())[0]).group() or name
-
-
-def split_of(name):
-    place = int.from_bytes(hashlib.sha256(family(name).encode()).digest()[:4], "big") % 100
-    return "heldout" if place < HELDOUT else "dev" if place < HELDOUT + DEV else "train"
-
+from manuals import family, parse, split_of  # noqa: E402
 
 def shingles(text):
     """A sixth of the runs of eight words, chosen by what they say."""

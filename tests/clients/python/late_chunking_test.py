@@ -37,7 +37,7 @@ def test_finds_sections_in_four_ways(server, tmp_path):
     folder.mkdir()
     for name, (purpose, subject) in PAGES.items():
         write_page(folder, name, purpose, subject)
-    ended = run("--target", server.grpc, "--manuals", tmp_path, "--window", 64, "--k", 5)
+    ended = run("--target", server.grpc, "--manuals", tmp_path, "--learned", "--window", 64, "--k", 5)
     assert ended.returncode == 0, ended.stderr
     assert re.match(r"2 pages, [\d,]+ tokens, \d+ passages of 64 tokens; one pass", ended.stdout)
     assert "2 questions" in ended.stdout
@@ -46,12 +46,25 @@ def test_finds_sections_in_four_ways(server, tmp_path):
                                              "sum of window and alone"]
     # Two pages of different subjects: whatever the way, the right page's passages come first.
     assert all(float(right_page) == 1 for _, _, right_page in shares)
+    assert re.search(r"^right by windows and not by passages alone: \d questions; the other way round: \d$", ended.stdout, re.M)
 
 
 def test_says_how_far_heads_remember():
-    ended = run("--memory", ROOT / "demo/model")
+    ended = run("--memory", ROOT / "demo/long_model")
     assert ended.returncode == 0, ended.stderr
     assert len(re.findall(r"^.*layer\.\d+: [\d, ]+ tokens$", ended.stdout, re.M)) == 4
+
+
+def test_pages_that_the_model_learned_are_left_out(server, tmp_path):
+    folder = tmp_path / "man1"
+    folder.mkdir()
+    write_page(folder, "make", "build programs", "program")  # of a family that is held out
+    write_page(folder, "chessd", *PAGES["chessd"])
+    ended = run("--target", server.grpc, "--manuals", tmp_path)
+    assert ended.returncode == 0 and ended.stdout.startswith("1 pages, ")
+    (folder / "make.1.gz").unlink()
+    ended = run("--target", server.grpc, "--manuals", tmp_path)
+    assert ended.returncode == 1 and "that are held out" in ended.stderr
 
 
 def test_says_where_there_are_no_pages(server, tmp_path):
