@@ -58,7 +58,9 @@ def test_precisions_lose_what_their_step_says():
 
 def test_what_is_allowed():
     wanted, yardstick = [{"logits": np.array([0.5, -3.0])}], [{"logits": np.array([0.5, -3.1])}]
-    assert verify.allowed("logits", "float32", wanted, None, None) == pytest.approx(3e-4)
+    close = [{"logits": np.array([0.5, -3.00001])}]
+    assert verify.allowed("logits", "float32", wanted, close, None) == pytest.approx(3e-4)  # the least
+    assert verify.allowed("logits", "float32", wanted, yardstick, None) == pytest.approx(2 * 0.1 + 2 * 2.0**-23)
     assert verify.allowed("logits", "bfloat16", wanted, yardstick, None) == pytest.approx(2 * 0.1 + 2 * 2.0**-7)
     assert verify.allowed("logits", "int8", wanted, None, None) is None
     assert verify.allowed("logits", "int8", wanted, None, 0.25) == 0.25

@@ -9,8 +9,9 @@ O(L²), so it is for rows of some hundred tokens.
     outputs = model.run(model.random_row(17, rng))     # {"hidden": (L, E), "vector": (W,), "logits": (classes,)}
 
 With a precision below float64 every result of an operation is rounded to it, weights included, as a plain eager
-implementation in that type would; decays and masks stay float32 or better, as the server has them. The difference from
-float64 then is what the type itself costs: the yardstick of verify.py.
+implementation in that type would; decays and masks stay float32 or better, as the server has them. Linear layers of
+float32 are summed in float32 too, which is most of what that type costs in a wide model. The difference from float64
+then is what the type itself costs: the yardstick of verify.py.
 
 Letters: L tokens, H heads, D width of a head, E = H·D. Per head, with decays a_t in (0, 1]:
 
@@ -71,7 +72,8 @@ class _Model:
         return x.astype(self.precision).astype(np.float64)
 
     def linear(self, x, name):
-        y = x @ self.weights[f"{name}.weight"].T
+        weight = self.weights[f"{name}.weight"]
+        y = x.astype(np.float32) @ weight.astype(np.float32).T if self.precision == "float32" else x @ weight.T
         bias = self.weights.get(f"{name}.bias")
         return self.round(y if bias is None else y + bias)
 
