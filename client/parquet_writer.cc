@@ -113,8 +113,9 @@ class ParquetWriter : public ResultWriter {
         {&error_code_, &error_message_});
     schema += " }";
     char* error = nullptr;
-    return ToStatus(lion_parquet_open({schema.data(), schema.size()}, {&ParquetWriter::Take, this}, &table_, &error),
-                    error);
+    const int32_t code =
+        lion_parquet_open({schema.data(), schema.size()}, {&ParquetWriter::Take, this}, &table_, &error);
+    return ToStatus(code, error);
   }
 
   absl::Status Write(const OutputRow& row) override {
@@ -129,7 +130,8 @@ class ParquetWriter : public ResultWriter {
     WriteGroup();
     if (status_.ok()) {
       char* error = nullptr;
-      status_ = ToStatus(lion_parquet_finish(table_, &error), error);
+      const int32_t code = lion_parquet_finish(table_, &error);
+      status_ = ToStatus(code, error);
     }
     if (status_.ok()) status_ = complete ? file_->Publish() : file_->Keep();
     if (status_.ok() && !complete) incomplete_path_ = file_->partial_path();
@@ -208,7 +210,8 @@ class ParquetWriter : public ResultWriter {
     std::vector<LionParquetColumn> views;
     for (Column* column : columns_) views.push_back(column->View());
     char* error = nullptr;
-    status_ = ToStatus(lion_parquet_write_rows(table_, views.data(), views.size(), num_rows_, &error), error);
+    const int32_t code = lion_parquet_write_rows(table_, views.data(), views.size(), num_rows_, &error);
+    status_ = ToStatus(code, error);
     for (Column* column : columns_) column->Clear();
     num_rows_ = 0;
     group_size_ = 0;
