@@ -6,6 +6,7 @@
 #include <sys/resource.h>
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "gtest/gtest.h"
@@ -71,6 +72,29 @@ TEST(ConnectionsTest, AnOldConnectionEndsWithoutALostCall) {
   }
   ASSERT_TRUE(stream->WritesDone());
   EXPECT_TRUE(stream->Finish().ok());
+}
+
+// The limit is gRPC's: a message that it has no memory for costs its call, and the others go on.
+TEST(ConnectionsTest, MemoryForMessages) {
+  Server::Options options = TestServerOptions();
+  options.connections.max_memory_bytes = 1 << 20;
+  TestServer small(options);
+  TestServer large;
+  small.Open();
+  large.Open();
+  const auto code = [](const TestServer& server, const v1::EmbedRequest& request) {
+    grpc::ClientContext context;
+    v1::EmbedResponse response;
+    return server.stub()->Embed(&context, request, &response).error_code();
+  };
+  v1::EmbedRequest request;
+  request.set_model(std::string(16 << 20, 'm'));  // far more than small may hold, and nothing to compute
+  for (int i = 0; i < 3; ++i) EXPECT_EQ(code(large, request), grpc::StatusCode::NOT_FOUND);
+  // Both come to pass soon, and not at once: gRPC looks for memory beside the reading, and gives back what it held.
+  while (code(small, request) != grpc::StatusCode::RESOURCE_EXHAUSTED) {
+  }
+  while (code(small, EmbedIds({1})) != grpc::StatusCode::OK) {
+  }
 }
 
 }  // namespace
