@@ -3,7 +3,6 @@
 
 #include "server/http_messages.h"
 
-#include <cstring>
 #include <limits>
 #include <string>
 #include <vector>
@@ -167,7 +166,7 @@ TEST(WriteEmbeddingsTest, Base64IsOfTheBytes) {
   std::string bytes;
   ASSERT_TRUE(absl::Base64Unescape(json::parse(*text)["data"][0]["embedding"].get<std::string>(), &bytes));
   ASSERT_EQ(bytes.size(), 8);
-  EXPECT_EQ(std::memcmp(bytes.data(), vector.data(), 8), 0);
+  EXPECT_EQ(bytes, std::string(reinterpret_cast<const char*>(vector.data()), 8));
 }
 
 TEST(WriteEmbeddingsTest, ARowThatFailedFailsAll) {

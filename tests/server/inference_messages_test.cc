@@ -164,7 +164,7 @@ TEST(FromInfer, RawIdsOfBothWidths) {
 }
 
 TEST(FromInfer, BadIds) {
-  const auto with = [](std::vector<int64_t> ids, std::vector<int64_t> mask) {
+  const auto with = [](const std::vector<int64_t>& ids, const std::vector<int64_t>& mask) {
     inference::ModelInferRequest request;
     AddTyped("input_ids", {2, 3}, ids, &request);
     AddTyped("attention_mask", {2, 3}, mask, &request);
