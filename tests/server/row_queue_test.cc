@@ -30,7 +30,7 @@ WaitingRow MakeRow(int64_t number, int64_t tokens, int model = 0) {
 }
 
 // Rows of 10 tokens.
-std::vector<WaitingRow> MakeRows(std::vector<int64_t> numbers) {
+std::vector<WaitingRow> MakeRows(const std::vector<int64_t>& numbers) {
   std::vector<WaitingRow> rows;
   for (int64_t number : numbers) rows.push_back(MakeRow(number, 10));
   return rows;
