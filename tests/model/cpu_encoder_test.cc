@@ -424,7 +424,8 @@ TEST_P(BitsTest, StepsAndWhatRunsBetweenThemChangeNoBit) {
   RandomModelOptions options;
   options.hidden_width = 128;
   options.feed_forward_width = 512;
-  options.num_layers = GetParam() == DType::kFloat32 ? 4 : 12;  // steps are lengths of time: enough work for several
+  // Steps are lengths of time: enough work for several, each of which runs all that is between them.
+  options.num_layers = kSanitized ? 1 : GetParam() == DType::kFloat32 ? 4 : 12;
   const RandomModel directory(options);
   ComputePool pool({.num_threads = 2});
   const std::unique_ptr<Model> model = Load(directory, &pool, GetParam());
@@ -457,7 +458,7 @@ TEST_P(BitsTest, StepsAndWhatRunsBetweenThemChangeNoBit) {
       EXPECT_EQ(control.tokens, L);
       ASSERT_EQ(result.values, expected.values);
       ASSERT_EQ(result.num_vectors, expected.num_vectors);
-      if (GetParam() != DType::kFloat32) break;
+      if (kSanitized || GetParam() != DType::kFloat32) break;
     }
   }
 }
