@@ -20,6 +20,7 @@
 #include "model/linear.h"
 #include "model/model.h"
 #include "tests/model/difference.h"
+#include "tests/model/loaded_model.h"
 #include "tests/model/plain_form.h"
 #include "tests/model/random_model.h"
 #include "tests/sanitized.h"
@@ -61,13 +62,6 @@ bool RefusedHere(DType dtype) {
   options.dtype = dtype;
   EXPECT_EQ(Model::Load(options, &pool).status().code(), absl::StatusCode::kUnimplemented);
   return true;
-}
-
-std::vector<RowResult> Encode(Model& model, const std::vector<Row>& rows) {
-  std::vector<RowResult> results(rows.size());
-  const absl::Status status = model.encoder()->Encode(rows, absl::MakeSpan(results));
-  EXPECT_TRUE(status.ok()) << status;
-  return results;
 }
 
 RandomModelOptions OptionsFor(Variant variant, bool layer_norm_after) {

@@ -20,7 +20,9 @@
 #include "model/linear.h"
 #include "model/model.h"
 #include "tests/model/difference.h"
+#include "tests/model/image_features.h"
 #include "tests/model/image_plain_form.h"
+#include "tests/model/loaded_model.h"
 #include "tests/model/random_image_model.h"
 #include "tests/sanitized.h"
 
@@ -57,13 +59,6 @@ bool RefusedHere(DType dtype) {
   absl::Status exact;
   EXPECT_TRUE(pool.Run(1, [&](int, int) { exact = Linear::CheckInt8(); }).ok());
   return !exact.ok();
-}
-
-std::vector<RowResult> Encode(Model& model, const std::vector<Row>& rows) {
-  std::vector<RowResult> results(rows.size());
-  const absl::Status status = model.encoder()->Encode(rows, absl::MakeSpan(results));
-  EXPECT_TRUE(status.ok()) << status;
-  return results;
 }
 
 TEST(PathTest, IsASnakeByRowsOrByColumns) {
@@ -236,27 +231,7 @@ TEST(CpuImageEncoderTest, FeaturesAreTheClsRowOrTheMeanAndLogitsFollowThem) {
     EXPECT_THAT(model->info().labels, ElementsAre("LABEL_0", "LABEL_1", "LABEL_2"));
     EXPECT_THAT(model->info().warnings, IsEmpty());
 
-    const std::vector<float> pixels = RandomPixels(48, 1);
-    auto row = [&](RowOutput output) { return directory.MakeRow(pixels, ComputeMode::kChunked, 0, output); };
-    const std::vector<RowResult> results = Encode(*model, {row(RowOutput::kTokens), row(RowOutput::kPooledCls),
-                                                           row(RowOutput::kPooledMean), row(RowOutput::kLogits)});
-    const int64_t E = options.hidden_width;
-    ASSERT_EQ(results[0].num_vectors, 37);
-    const std::vector<float>& features = results[cls ? 1 : 2].values;
-    for (int64_t e = 0; e < E; ++e) {
-      double mean = 0;
-      for (int64_t t = 0; t < 37; ++t) mean += results[0].values[t * E + e] / 37.0;
-      EXPECT_EQ(results[1].values[e], results[0].values[e]);
-      EXPECT_NEAR(results[2].values[e], mean, 1e-5);
-    }
-    const std::vector<float>& weight = directory.tensors().at("head.weight").values;
-    const std::vector<float>& bias = directory.tensors().at("head.bias").values;
-    ASSERT_EQ(results[3].values.size(), 3u);
-    for (int64_t label = 0; label < 3; ++label) {
-      double logit = bias[label];
-      for (int64_t e = 0; e < E; ++e) logit += static_cast<double>(weight[label * E + e]) * features[e];
-      EXPECT_NEAR(results[3].values[label], logit, 1e-5);
-    }
+    ExpectFeaturesAndLogits(directory, *model);
   }
 }
 

@@ -16,8 +16,10 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "model/model.h"
+#include "tests/model/cuda_models.h"
 #include "tests/model/cuda_test.h"
 #include "tests/model/difference.h"
+#include "tests/model/loaded_model.h"
 #include "tests/model/plain_form.h"
 #include "tests/model/random_model.h"
 
@@ -35,24 +37,6 @@ constexpr Form kForms[] = {{ComputeMode::kParallel, 0},  {ComputeMode::kChunked,
                            {ComputeMode::kChunked, 7},   {ComputeMode::kChunked, 16}, {ComputeMode::kChunked, 64},
                            {ComputeMode::kChunked, 128}, {ComputeMode::kRecurrent, 0}};
 
-std::unique_ptr<Model> Load(const std::string& directory, DType dtype) {
-  ModelOptions options;
-  options.directory = directory;
-  options.devices = {"cuda:0"};
-  options.dtype = dtype;
-  options.parallel_max_tokens = 128;
-  absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, nullptr);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return model.ok() ? *std::move(model) : nullptr;
-}
-
-std::vector<RowResult> Encode(Model& model, const std::vector<Row>& rows) {
-  std::vector<RowResult> results(rows.size());
-  const absl::Status status = model.encoder()->Encode(rows, absl::MakeSpan(results));
-  EXPECT_TRUE(status.ok()) << status;
-  return results;
-}
-
 // ------------------------------------------------------------------------------------------------ against the plain
 // form
 
@@ -66,23 +50,6 @@ struct Shape {
 // Heads of 16 and 50 columns are stored padded, those of 32, 64 and 128 are not; 150 and 100 are no multiples of 16.
 constexpr Shape kShapes[] = {
     {"D16", 64, 4, 128}, {"D50", 150, 3, 100}, {"D32", 128, 4, 256}, {"D64", 128, 2, 256}, {"D128", 256, 2, 512}};
-
-double Largest(const std::vector<double>& values) {
-  double largest = 0;
-  for (double v : values) largest = std::max(largest, std::fabs(v));
-  return largest;
-}
-
-// What is measured against which plain form, and its output's unit in the last place, relative. Root mean squares are
-// of LayerNorm's outputs, of size 1; the largest error is mostly one of the largest outputs'.
-struct Precision {
-  DType dtype;
-  PlainType plain;
-  double ulp;
-};
-constexpr Precision kPrecisions[] = {{DType::kBFloat16, PlainType::kBFloat16, 1.0 / 128},
-                                     {DType::kFloat16, PlainType::kFloat16, 1.0 / 1024},
-                                     {DType::kFp8, PlainType::kFp8, 1.0 / 128}};
 
 class CudaVariantTest : public OnCudaDevice<testing::TestWithParam<std::tuple<Variant, bool, Shape>>> {
  protected:
@@ -103,7 +70,7 @@ class CudaVariantTest : public OnCudaDevice<testing::TestWithParam<std::tuple<Va
 TEST_P(CudaVariantTest, AllFormsAgreeWithThePlainFormInFp64) {
   const RandomModelOptions options = Options();
   const RandomModel directory(options);
-  const std::unique_ptr<Model> model = Load(directory.directory(), DType::kFloat32);
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), DType::kFloat32);
   ASSERT_NE(model, nullptr);
   EXPECT_EQ(model->info().device, "cuda:0");
   // One token, around tiles of 64, and across segments of 512.
@@ -125,7 +92,7 @@ TEST_P(CudaVariantTest, LowerPrecisionsErrAtMostTwiceAsMuchAsThePlainForm) {
   const RandomModelOptions options = Options();
   const RandomModel directory(options);
   for (const Precision& precision : kPrecisions) {
-    const std::unique_ptr<Model> model = Load(directory.directory(), precision.dtype);
+    const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), precision.dtype);
     ASSERT_NE(model, nullptr);
     for (int64_t L : {1, 33, 64, 200, 1100}) {
       const std::vector<uint32_t> ids = RandomIds(L, options.vocab_size, static_cast<uint32_t>(L));
@@ -179,7 +146,7 @@ class CudaOracleTest : public OnCudaDevice<testing::TestWithParam<const char*>> 
 };
 
 TEST_P(CudaOracleTest, MatchesTheReference) {
-  const std::unique_ptr<Model> model = Load(Directory(), DType::kFloat32);
+  const std::unique_ptr<Model> model = LoadOnCuda(Directory(), DType::kFloat32);
   ASSERT_NE(model, nullptr);
   absl::StatusOr<std::unique_ptr<WeightFiles>> expected = WeightFiles::OpenFile(Directory() + "/expected.safetensors");
   ASSERT_TRUE(expected.ok()) << expected.status();
@@ -211,7 +178,7 @@ TEST_P(CudaOracleTest, MatchesTheReference) {
 }
 
 TEST_P(CudaOracleTest, LowerPrecisionsErrAtMostTwiceAsMuchAsThePlainForm) {
-  const std::unique_ptr<Model> reference = Load(Directory(), DType::kFloat32);
+  const std::unique_ptr<Model> reference = LoadOnCuda(Directory(), DType::kFloat32);
   ASSERT_NE(reference, nullptr);
   absl::StatusOr<std::unique_ptr<WeightFiles>> weights = WeightFiles::OpenDirectory(Directory());
   ASSERT_TRUE(weights.ok()) << weights.status();
@@ -226,7 +193,7 @@ TEST_P(CudaOracleTest, LowerPrecisionsErrAtMostTwiceAsMuchAsThePlainForm) {
   options.hidden_width = reference->info().hidden_width;
   options.num_heads = 4;
   for (const Precision& precision : kPrecisions) {
-    const std::unique_ptr<Model> model = Load(Directory(), precision.dtype);
+    const std::unique_ptr<Model> model = LoadOnCuda(Directory(), precision.dtype);
     ASSERT_NE(model, nullptr);
     for (int64_t L : {1, 37, 129, 500}) {
       const std::vector<uint32_t> ids = RandomIds(L, model->info().vocab_size, static_cast<uint32_t>(L));
@@ -265,8 +232,8 @@ TEST_P(CudaBitsTest, ARowIsTheSameAloneAndInAnyBatch) {
   options.feed_forward_width = 1024;
   options.dense_width = 48;
   const RandomModel directory(options);
-  const std::unique_ptr<Model> alone = Load(directory.directory(), GetParam());
-  const std::unique_ptr<Model> model = Load(directory.directory(), GetParam());
+  const std::unique_ptr<Model> alone = LoadOnCuda(directory.directory(), GetParam());
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), GetParam());
   ASSERT_NE(alone, nullptr);
   ASSERT_NE(model, nullptr);
 
@@ -303,7 +270,7 @@ TEST_P(CudaBitsTest, ARowIsTheSameAloneAndInAnyBatch) {
 TEST_P(CudaBitsTest, EveryOffsetModulo64) {
   const RandomModelOptions options;
   const RandomModel directory(options);
-  const std::unique_ptr<Model> model = Load(directory.directory(), GetParam());
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), GetParam());
   ASSERT_NE(model, nullptr);
   const std::vector<uint32_t> ids = RandomIds(70, options.vocab_size, 1);
   const std::vector<uint32_t> before = RandomIds(64, options.vocab_size, 2);
@@ -327,7 +294,7 @@ TEST_P(CudaBitsTest, ARowOfNaNLeavesTheOthersAlone) {
   std::fill(words.begin() + options.hidden_width, words.begin() + 2 * options.hidden_width,
             std::numeric_limits<float>::infinity());
   directory.WriteWeights();
-  const std::unique_ptr<Model> model = Load(directory.directory(), GetParam());
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), GetParam());
   ASSERT_NE(model, nullptr);
   for (const Form& form : kForms) {
     for (RowOutput output : {RowOutput::kTokens, RowOutput::kPooledMean, RowOutput::kLogits}) {
@@ -367,13 +334,13 @@ TEST_F(CudaEncoderTest, PoolsAndProjects) {
   RandomModelOptions options;
   options.dense_width = 24;
   const RandomModel directory(options);
-  const std::unique_ptr<Model> model = Load(directory.directory(), DType::kFloat32);
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), DType::kFloat32);
   ASSERT_NE(model, nullptr);
   EXPECT_EQ(model->info().embedding_width, 24);
   RandomModelOptions plain_options = options;
   plain_options.dense_width = 0;
   const RandomModel plain_directory(plain_options);  // the same seed: the same weights without the pipeline
-  const std::unique_ptr<Model> plain = Load(plain_directory.directory(), DType::kFloat32);
+  const std::unique_ptr<Model> plain = LoadOnCuda(plain_directory.directory(), DType::kFloat32);
   ASSERT_NE(plain, nullptr);
   EXPECT_EQ(plain->info().embedding_width, options.hidden_width);
 
@@ -405,7 +372,7 @@ TEST_F(CudaEncoderTest, RefusesRowsThatBreakTheContract) {
   options.max_positions = 20;
   options.num_labels = 0;
   const RandomModel directory(options);
-  const std::unique_ptr<Model> model = Load(directory.directory(), DType::kFloat32);
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), DType::kFloat32);
   ASSERT_NE(model, nullptr);
   EXPECT_FALSE(model->info().classifies);
   const std::vector<uint32_t> ids(20, 1);
@@ -435,7 +402,7 @@ TEST_F(CudaEncoderTest, GrowsForARowAboveTheBudgetAndRefusesWhatCannotFit) {
   RandomModelOptions options;
   options.gate_bias = -5;
   const RandomModel directory(options);
-  const std::unique_ptr<Model> model = Load(directory.directory(), DType::kFloat32);
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), DType::kFloat32);
   ASSERT_NE(model, nullptr);
   auto* encoder = dynamic_cast<CudaEncoder*>(model->encoder());
   ASSERT_NE(encoder, nullptr);
@@ -470,7 +437,7 @@ TEST_F(CudaEncoderTest, LongRowsStayExact) {
   RandomModelOptions options;
   options.gate_bias = -5;
   const RandomModel directory(options);
-  const std::unique_ptr<Model> model = Load(directory.directory(), DType::kFloat32);
+  const std::unique_ptr<Model> model = LoadOnCuda(directory.directory(), DType::kFloat32);
   ASSERT_NE(model, nullptr);
   const std::vector<uint32_t> ids = RandomIds(3000, options.vocab_size, 5);
   const std::vector<RowResult> results = Encode(*model, {{ids, {}, ComputeMode::kChunked, 0, RowOutput::kTokens},
@@ -497,7 +464,7 @@ TEST_F(CudaEncoderTest, NamesTheTensorThatFloat16DoesNotHold) {
     RandomModel directory(RandomModelOptions{});
     directory.tensors().at(name).values[3] = -70000;
     directory.WriteWeights();
-    EXPECT_NE(Load(directory.directory(), DType::kBFloat16), nullptr);
+    EXPECT_NE(LoadOnCuda(directory.directory(), DType::kBFloat16), nullptr);
     ModelOptions options;
     options.directory = directory.directory();
     options.devices = {"cuda:0"};

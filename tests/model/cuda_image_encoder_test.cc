@@ -22,9 +22,12 @@
 #include "model/cuda_batch.h"
 #include "model/model.h"
 #include "model/safetensors.h"
+#include "tests/model/cuda_models.h"
 #include "tests/model/cuda_test.h"
 #include "tests/model/difference.h"
+#include "tests/model/image_features.h"
 #include "tests/model/image_plain_form.h"
+#include "tests/model/loaded_model.h"
 #include "tests/model/random_image_model.h"
 #include "tests/model/random_model.h"
 
@@ -37,39 +40,7 @@ constexpr std::pair<ComputeMode, int> kForms[] = {
     {ComputeMode::kParallel, 0}, {ComputeMode::kChunked, 0}, {ComputeMode::kChunked, 7}, {ComputeMode::kRecurrent, 0}};
 
 std::unique_ptr<Model> Load(const std::string& directory, DType dtype, int64_t max_batch_tokens = 8192) {
-  ModelOptions options;
-  options.directory = directory;
-  options.devices = {"cuda:0"};
-  options.dtype = dtype;
-  options.parallel_max_tokens = 128;
-  options.max_batch_tokens = max_batch_tokens;
-  absl::StatusOr<std::unique_ptr<Model>> model = Model::Load(options, nullptr);
-  EXPECT_TRUE(model.ok()) << model.status();
-  return model.ok() ? *std::move(model) : nullptr;
-}
-
-std::vector<RowResult> Encode(Model& model, const std::vector<Row>& rows) {
-  std::vector<RowResult> results(rows.size());
-  const absl::Status status = model.encoder()->Encode(rows, absl::MakeSpan(results));
-  EXPECT_TRUE(status.ok()) << status;
-  return results;
-}
-
-// What is measured against which plain form, and its output's unit in the last place, relative: as in
-// cuda_encoder_test.cc.
-struct Precision {
-  DType dtype;
-  PlainType plain;
-  double ulp;
-};
-constexpr Precision kPrecisions[] = {{DType::kBFloat16, PlainType::kBFloat16, 1.0 / 128},
-                                     {DType::kFloat16, PlainType::kFloat16, 1.0 / 1024},
-                                     {DType::kFp8, PlainType::kFp8, 1.0 / 128}};
-
-double Largest(const std::vector<double>& values) {
-  double largest = 0;
-  for (double v : values) largest = std::max(largest, std::fabs(v));
-  return largest;
+  return LoadOnCuda(directory, dtype, max_batch_tokens);
 }
 
 Row MakeRow(absl::Span<const float> pixels, int64_t patch, ComputeMode mode, int chunk, RowOutput output) {
@@ -364,27 +335,7 @@ TEST_F(CudaImageEncoderTest, FeaturesAreTheClsRowOrTheMeanAndLogitsFollowThem) {
     EXPECT_EQ(model->info().input, "image");
     EXPECT_EQ(model->info().device, "cuda:0");
     EXPECT_EQ(model->info().pooling, cls ? Pooling::kCls : Pooling::kMean);
-    const std::vector<float> pixels = RandomPixels(48, 1);
-    auto row = [&](RowOutput output) { return directory.MakeRow(pixels, ComputeMode::kChunked, 0, output); };
-    const std::vector<RowResult> results = Encode(*model, {row(RowOutput::kTokens), row(RowOutput::kPooledCls),
-                                                           row(RowOutput::kPooledMean), row(RowOutput::kLogits)});
-    const int64_t E = options.hidden_width;
-    ASSERT_EQ(results[0].num_vectors, 37);
-    const std::vector<float>& features = results[cls ? 1 : 2].values;
-    for (int64_t e = 0; e < E; ++e) {
-      double mean = 0;
-      for (int64_t t = 0; t < 37; ++t) mean += results[0].values[t * E + e] / 37.0;
-      EXPECT_EQ(results[1].values[e], results[0].values[e]);
-      EXPECT_NEAR(results[2].values[e], mean, 1e-5);
-    }
-    const std::vector<float>& weight = directory.tensors().at("head.weight").values;
-    const std::vector<float>& bias = directory.tensors().at("head.bias").values;
-    ASSERT_EQ(results[3].values.size(), 3u);
-    for (int64_t label = 0; label < 3; ++label) {
-      double logit = bias[label];
-      for (int64_t e = 0; e < E; ++e) logit += static_cast<double>(weight[label * E + e]) * features[e];
-      EXPECT_NEAR(results[3].values[label], logit, 1e-5);
-    }
+    ExpectFeaturesAndLogits(directory, *model);
   }
 }
 

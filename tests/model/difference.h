@@ -33,6 +33,12 @@ Error Difference(const std::vector<T>& actual, const std::vector<U>& expected) {
   return error;
 }
 
+inline double Largest(const std::vector<double>& values) {
+  double largest = 0;
+  for (double v : values) largest = std::max(largest, std::fabs(v));
+  return largest;
+}
+
 }  // namespace lion
 
 #endif  // LION_TESTS_MODEL_DIFFERENCE_H_
