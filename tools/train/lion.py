@@ -257,6 +257,14 @@ def label_config(labels):
     }
 
 
+def device_of(name):
+    """torch's device for --device=auto (a GPU if there is one), cpu or cuda."""
+    found = torch.cuda.is_available()
+    if name == "cuda" and not found:
+        raise ValueError("--device=cuda: torch finds no GPU")
+    return torch.device("cuda" if found and name != "cpu" else "cpu")
+
+
 def write_model(model, tokenizer, directory, dtype=torch.float16, one_type=True):
     """Writes the model directory, weights in dtype, as sentence-transformers lays it out.
 

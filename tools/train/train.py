@@ -30,7 +30,7 @@ import sentence_teacher  # noqa: E402
 import texts as data  # noqa: E402
 import torch  # noqa: E402
 import torch.nn.functional as F  # noqa: E402
-from lion import LionTextModel, label_config, new_config, read_weights, run_ids, write_model  # noqa: E402
+from lion import LionTextModel, device_of, label_config, new_config, read_weights, run_ids, write_model  # noqa: E402
 from losses import distill  # noqa: E402
 from model_directory import layout  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
@@ -116,9 +116,7 @@ class Run:
 
     def __init__(self, options):
         self.options = options
-        if options.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device=cuda: torch finds no GPU")
-        self.device = torch.device("cpu" if options.device == "cpu" or not torch.cuda.is_available() else "cuda")
+        self.device = device_of(options.device)
         torch.set_float32_matmul_precision("high")
         os.makedirs(options.work, exist_ok=True)
         self.checkpoint = os.path.join(options.work, "checkpoint.pt")

@@ -29,8 +29,9 @@ TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path += [TOOLS, os.path.join(TOOLS, "train")]
 
 from corpus import Corpus, description, full_text, read_split  # noqa: E402
-from lion import PARALLEL_MAX, LionTextModel, new_config, run_texts, write_model  # noqa: E402
+from lion import PARALLEL_MAX, LionTextModel, device_of, new_config, run_texts, write_model  # noqa: E402
 from losses import KL_SCALE, distill  # noqa: E402
+from saving import save_checkpoint  # noqa: E402
 from teacher import Teacher  # noqa: E402
 from tokenizers import Tokenizer  # noqa: E402
 
@@ -48,7 +49,7 @@ def contrast(queries, texts, alike):
 class Trainer:
     def __init__(self, args):
         self.args = args
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.device = device_of("auto")
         torch.manual_seed(args.seed)
         torch.set_float32_matmul_precision("high")
         self.rng = np.random.default_rng(args.seed)
@@ -255,8 +256,7 @@ class Trainer:
                 "step": self.step,
                 "spent": self.spent,
             }
-            torch.save(state, self.args.checkpoint + ".new")
-            os.replace(self.args.checkpoint + ".new", self.args.checkpoint)
+            save_checkpoint(self.args.checkpoint, state)
 
     def resume(self):
         state = torch.load(self.args.checkpoint, map_location=self.device, weights_only=True)

@@ -33,7 +33,7 @@ import torch.nn.functional as F
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 sys.path += [str(ROOT / folder) for folder in ("tools", "tools/train", "tools/train_demo")]
 
-from lion import LionTextModel, pad, read_weights, run_texts  # noqa: E402
+from lion import LionTextModel, device_of, pad, read_weights, run_texts  # noqa: E402
 from losses import distill  # noqa: E402
 from model_directory import layout  # noqa: E402
 from saving import replace_model, save_checkpoint  # noqa: E402
@@ -101,9 +101,7 @@ def cut(length, size):
 class Trainer:
     def __init__(self, args):
         self.args = args
-        if args.device == "cuda" and not torch.cuda.is_available():
-            raise ValueError("--device=cuda: torch finds no GPU")
-        self.device = torch.device("cpu" if args.device == "cpu" or not torch.cuda.is_available() else "cuda")
+        self.device = device_of(args.device)
         torch.manual_seed(args.seed)
         torch.set_float32_matmul_precision("high")
         self.rng = np.random.default_rng(args.seed)
